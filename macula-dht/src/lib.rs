@@ -1,1 +1,7 @@
-//! To be filled.
+//! Who has what: nodes announce small signed records under 256-bit keys, others find and watch them.
+//!
+//! This crate must not know what keys and values mean.
+
+mod directory;
+
+pub use directory::{Announced, Directory, DirectoryError, Found, Record, Watch, WatchSource};
