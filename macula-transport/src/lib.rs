@@ -11,11 +11,13 @@
 //! This crate must not know about topics, SWIM or procedures: to it, a frame is a kind and some bytes.
 
 mod book;
+mod clock;
 mod error;
 mod lane;
 mod transport;
 
 pub use book::AddressBook;
+pub use clock::TokioClock;
 pub use error::{LaneError, Refusal, StreamError, TransportError};
 pub use lane::{LaneId, LaneQueue, LaneSender, lane_queue};
 pub use transport::{
