@@ -10,6 +10,9 @@ use bytes::Bytes;
 use macula_proto::{Contact, Key, NodeId};
 use tokio::sync::{Notify, watch};
 
+/// Largest value of a record, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1024;
+
 /// A directory of records. Cheap to clone; all clones are the same node's view.
 ///
 /// # Guarantees
@@ -25,7 +28,11 @@ pub trait Directory: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`DirectoryError::ValueTooLarge`]; [`DirectoryError::Refused`] by every holder. A lone node is no error:
     /// it stores its own record, and spreads it once it meets others.
-    fn announce(&self, key: Key, value: Bytes) -> impl Future<Output = Result<Announced, DirectoryError>> + Send;
+    fn announce(
+        &self,
+        key: Key,
+        value: Bytes,
+    ) -> impl Future<Output = Result<Announced, DirectoryError>> + Send;
 
     /// Takes this node's record at `key` back. Withdrawing what is not announced does nothing.
     ///
@@ -50,7 +57,7 @@ pub struct Record {
     pub key: Key,
     /// Who announces it, and where that node can be reached.
     pub announcer: Contact,
-    /// What is announced; at most 1 KiB.
+    /// What is announced; at most [`VALUE_BYTES_MAX`] bytes.
     pub value: Bytes,
     /// Of two records of one announcer at one key, the higher number is the newer.
     pub sequence: u64,

@@ -3,5 +3,9 @@
 //! This crate must not know what keys and values mean.
 
 mod directory;
+mod memory;
 
-pub use directory::{Announced, Directory, DirectoryError, Found, Record, Watch, WatchSource};
+pub use directory::{
+    Announced, Directory, DirectoryError, Found, Record, VALUE_BYTES_MAX, Watch, WatchSource,
+};
+pub use memory::{MemoryDirectory, MemoryDirectoryNetwork};
