@@ -1,2 +1,63 @@
-//! To be filled.
-fn main(){}
+//! The project's own tasks: `cargo xtask <task>`; `cargo xtask` alone lists them.
+//!
+//! ```text
+//!   main ──► ci ──► command ──► tally      one step after the other, then one line that counts
+//!      ├───► tidy ► source, metadata, …    rules that no other tool checks
+//!      └───► fuzz                          the decoders, for a given time
+//! ```
+
+mod ci;
+mod command;
+mod fuzz;
+mod tally;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own tasks", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything a change must pass: format, tidy, clippy, check, tests, doctests, docs
+    Ci {
+        /// Go on after a failed step and report all failures at the end
+        #[arg(long)]
+        keep_going: bool,
+    },
+    /// Rules of this repository that no other tool checks: lengths, layers, words, names
+    Tidy,
+    /// Feed mutated frames and messages to every decoder
+    Fuzz {
+        /// For how long, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let root = command::workspace_root();
+    let outcome = match Arguments::parse().task {
+        None => list_tasks(),
+        Some(Task::Ci { keep_going }) => ci::run(&root, keep_going),
+        Some(Task::Tidy) => tidy::run(&root),
+        Some(Task::Fuzz { seconds }) => fuzz::run(&root, seconds),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list_tasks() -> Result<(), String> {
+    Arguments::command().print_help().map_err(|cause| format!("the list cannot be printed: {cause}"))
+}
