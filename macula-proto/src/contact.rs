@@ -1,6 +1,6 @@
 //! A node and where it can be reached.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -27,11 +27,11 @@ pub enum ContactError {
     #[error("contact: {0}")]
     Id(#[from] IdError),
     /// More addresses than allowed.
-    #[error("a contact has at most {CONTACT_ADDRS_MAX} addresses, not {0}")]
-    TooManyAddrs(usize),
-    /// An address that has neither 6 nor 18 bytes.
-    #[error("a contact's address has 6 or 18 bytes, not {0}")]
-    AddrLength(usize),
+    #[error("a contact has at most {CONTACT_ADDRS_MAX} addresses")]
+    TooManyAddrs,
+    /// The addresses do not read as addresses.
+    #[error("a contact's addresses are cut short, or of an unknown IP version")]
+    Addrs,
 }
 
 impl Contact {
@@ -42,10 +42,9 @@ impl Contact {
 
     /// The wire form; addresses past the limit are left out.
     pub fn to_wire(&self) -> wire::Contact {
-        wire::Contact {
-            id: Bytes::copy_from_slice(self.id.as_bytes()),
-            addrs: self.addrs.iter().take(CONTACT_ADDRS_MAX).map(addr_to_wire).collect(),
-        }
+        let mut addrs = BytesMut::with_capacity(self.addrs.len().min(CONTACT_ADDRS_MAX) * ADDR_BYTES_MAX);
+        self.addrs.iter().take(CONTACT_ADDRS_MAX).for_each(|addr| put_addr(&mut addrs, addr));
+        wire::Contact { id: Bytes::copy_from_slice(self.id.as_bytes()), addrs: addrs.freeze() }
     }
 
     /// Reads the wire form.
@@ -54,34 +53,49 @@ impl Contact {
     /// The first rule that the message breaks.
     pub fn from_wire(message: Option<&wire::Contact>) -> Result<Self, ContactError> {
         let message = message.ok_or(ContactError::Missing)?;
-        if message.addrs.len() > CONTACT_ADDRS_MAX {
-            return Err(ContactError::TooManyAddrs(message.addrs.len()));
-        }
         let id = NodeId::try_from(message.id.as_ref())?;
-        let addrs = message.addrs.iter().map(|addr| addr_from_wire(addr)).collect::<Result<_, _>>()?;
+        let mut addrs = Vec::new();
+        let mut rest = message.addrs.as_ref();
+        while !rest.is_empty() {
+            if addrs.len() == CONTACT_ADDRS_MAX {
+                return Err(ContactError::TooManyAddrs);
+            }
+            addrs.push(take_addr(&mut rest).ok_or(ContactError::Addrs)?);
+        }
         Ok(Self { id, addrs })
     }
 }
 
-fn addr_to_wire(addr: &SocketAddr) -> Bytes {
-    let mut out = BytesMut::with_capacity(18);
+/// An IPv6 address on the wire: version, address, port.
+const ADDR_BYTES_MAX: usize = 1 + 16 + 2;
+
+fn put_addr(out: &mut BytesMut, addr: &SocketAddr) {
     match addr.ip() {
-        IpAddr::V4(ip) => out.put_slice(&ip.octets()),
-        IpAddr::V6(ip) => out.put_slice(&ip.octets()),
+        IpAddr::V4(ip) => {
+            out.put_u8(4);
+            out.put_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.put_u8(6);
+            out.put_slice(&ip.octets());
+        }
     }
     out.put_u16(addr.port());
-    out.freeze()
 }
 
-fn addr_from_wire(bytes: &[u8]) -> Result<SocketAddr, ContactError> {
-    let wrong = || ContactError::AddrLength(bytes.len());
-    let (ip, port) = bytes.split_last_chunk::<2>().ok_or_else(wrong)?;
-    let ip = match ip.len() {
-        4 => IpAddr::from(<[u8; 4]>::try_from(ip).map(Ipv4Addr::from).map_err(|_| wrong())?),
-        16 => IpAddr::from(<[u8; 16]>::try_from(ip).map(Ipv6Addr::from).map_err(|_| wrong())?),
-        _ => return Err(wrong()),
+fn take_addr(from: &mut &[u8]) -> Option<SocketAddr> {
+    let ip = match from.split_off_first()? {
+        4 => IpAddr::from(*take::<4>(from)?),
+        6 => IpAddr::from(*take::<16>(from)?),
+        _ => return None,
     };
-    Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+    Some(SocketAddr::new(ip, u16::from_be_bytes(*take(from)?)))
+}
+
+fn take<'a, const N: usize>(from: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(taken)
 }
 
 #[cfg(test)]
@@ -99,12 +113,26 @@ mod tests {
         assert_eq!(Contact::from_wire(Some(&short_id)), Err(ContactError::Id(IdError::Length(5))));
 
         let mut crowded = good.clone();
-        crowded.addrs = vec![good.addrs[0].clone(); 9];
-        assert_eq!(Contact::from_wire(Some(&crowded)), Err(ContactError::TooManyAddrs(9)));
+        crowded.addrs = good.addrs.repeat(9).into();
+        assert_eq!(Contact::from_wire(Some(&crowded)), Err(ContactError::TooManyAddrs));
 
-        let mut odd = good;
-        odd.addrs[0] = Bytes::from_static(b"1234567");
-        assert_eq!(Contact::from_wire(Some(&odd)), Err(ContactError::AddrLength(7)));
+        let mut odd = good.clone();
+        odd.addrs = Bytes::from_static(&[5, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Contact::from_wire(Some(&odd)), Err(ContactError::Addrs));
+
+        for cut in 1..good.addrs.len() {
+            let mut short = good.clone();
+            short.addrs = good.addrs.slice(..cut);
+            assert_eq!(Contact::from_wire(Some(&short)), Err(ContactError::Addrs), "{cut} bytes");
+        }
+    }
+
+    #[test]
+    fn addresses_past_the_limit_are_left_out() {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 4000));
+        let crowded = Contact { id: NodeId::from_bytes([1; 32]), addrs: vec![addr; 9] };
+        let kept = Contact::from_wire(Some(&crowded.to_wire()));
+        assert_eq!(kept.map(|contact| contact.addrs.len()), Ok(8));
     }
 
     proptest! {

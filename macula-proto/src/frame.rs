@@ -10,12 +10,11 @@
 
 use std::fmt;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use crate::limits::{
-    FRAME_BYTES_MAX, HEADER_BYTES_MAX, HEADER_BYTES_PER_ELEMENT, HEADER_ELEMENTS_FREE, PAYLOAD_BYTES_MAX,
-};
+use crate::limits::{FRAME_BYTES_MAX, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::message::{MessageError, decode};
 use crate::varint;
 
 /// Why bytes are not a frame, or a frame not the message it should be.
@@ -35,22 +34,12 @@ pub enum ProtoError {
     #[error("a frame whose parts do not fit its length")]
     Malformed,
     /// The header is not the protobuf message that the frame's kind asks for.
-    #[error("kind {kind}: the header is not the message it should be: {cause}")]
+    #[error("kind {kind}: {cause}")]
     Header {
         /// The frame's kind.
         kind: FrameKind,
-        /// What the protobuf decoder said.
-        cause: prost::DecodeError,
-    },
-    /// The header holds more fields than its size justifies.
-    #[error("kind {kind}: {elements} fields in a header of {header_bytes} bytes")]
-    TooManyElements {
-        /// The frame's kind.
-        kind: FrameKind,
-        /// Length-delimited fields at the top level.
-        elements: usize,
-        /// The header's size.
-        header_bytes: usize,
+        /// What is wrong with the message.
+        cause: MessageError,
     },
 }
 
@@ -101,6 +90,8 @@ kinds! {
     WELCOME = 1;
     /// [`wire::LaneOpen`](crate::wire::LaneOpen).
     LANE_OPEN = 2;
+    /// [`wire::GoAway`](crate::wire::GoAway).
+    GO_AWAY = 3;
     /// SWIM direct probe.
     SWIM_PING = 8;
     /// SWIM answer to a probe.
@@ -123,6 +114,8 @@ kinds! {
     DHT_STORED = 19;
     /// Directory push: records at a watched key changed.
     DHT_NOTIFY = 20;
+    /// Directory acknowledgement of a push.
+    DHT_NOTIFIED = 21;
     /// A published message.
     PUBLISH = 24;
     /// A call.
@@ -233,15 +226,9 @@ impl Frame {
     /// Decodes the header as `M`. Unknown fields are skipped, as in any protobuf.
     ///
     /// # Errors
-    /// [`ProtoError::Header`] if the bytes are no `M`; [`ProtoError::TooManyElements`] if decoding them would
-    /// allocate out of proportion.
+    /// [`ProtoError::Header`] if the bytes are no `M`, or if decoding them would allocate out of proportion.
     pub fn header<M: Message + Default>(&self) -> Result<M, ProtoError> {
-        let header = self.header_bytes();
-        let elements = count_elements(&header);
-        if elements > HEADER_ELEMENTS_FREE + header.len() / HEADER_BYTES_PER_ELEMENT {
-            return Err(ProtoError::TooManyElements { kind: self.kind, elements, header_bytes: header.len() });
-        }
-        M::decode(header).map_err(|cause| ProtoError::Header { kind: self.kind, cause })
+        decode(self.header_bytes()).map_err(|cause| ProtoError::Header { kind: self.kind, cause })
     }
 
     /// Appends the whole frame to `out`.
@@ -288,29 +275,6 @@ impl fmt::Debug for Frame {
         let header_bytes = self.head.len() - self.header_at;
         write!(f, "Frame({}, header {header_bytes} B, payload {} B)", self.kind, self.payload.len())
     }
-}
-
-/// Counts the length-delimited fields at the top level of a protobuf message, without allocating.
-/// Whatever is malformed ends the count; the real decoder then reports it.
-fn count_elements(mut message: &[u8]) -> usize {
-    let mut elements = 0;
-    while let Ok(tag) = prost::encoding::decode_varint(&mut message) {
-        let skip = match tag & 7 {
-            0 => prost::encoding::decode_varint(&mut message).map(|_| 0),
-            1 => Ok(8),
-            2 => {
-                elements += 1;
-                prost::encoding::decode_varint(&mut message)
-            }
-            5 => Ok(4),
-            _ => break,
-        };
-        match skip {
-            Ok(bytes) if bytes <= message.len() as u64 => message.advance(bytes as usize),
-            _ => break,
-        }
-    }
-    elements
 }
 
 /// Cuts a byte stream into frames.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Contact, LaneOpen};
+use crate::wire::{Contact, HelloBody, LaneOpen};
 
 fn frame(lane: u32, payload: &[u8]) -> Frame {
     Frame::new(FrameKind::LANE_OPEN, &LaneOpen { lane }, Bytes::copy_from_slice(payload)).unwrap()
@@ -78,10 +78,11 @@ fn a_header_longer_than_its_frame_is_malformed() {
 
 #[test]
 fn a_swarm_of_empty_elements_is_refused() {
-    let contact = Contact { id: Bytes::new(), addrs: vec![Bytes::new(); 1000] };
-    let frame = Frame::new(FrameKind::HELLO, &contact, Bytes::new()).unwrap();
-    let refused = frame.header::<Contact>();
-    assert!(matches!(refused, Err(ProtoError::TooManyElements { elements: 1000, .. })), "{refused:?}");
+    let hello = HelloBody { realms: vec![String::new(); 1000], ..HelloBody::default() };
+    let frame = Frame::new(FrameKind::HELLO, &hello, Bytes::new()).unwrap();
+    let refused = frame.header::<HelloBody>();
+    let cause = MessageError::TooManyElements { elements: 1000, message_bytes: 2000 };
+    assert_eq!(refused, Err(ProtoError::Header { kind: FrameKind::HELLO, cause }));
 }
 
 #[test]

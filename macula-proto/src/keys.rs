@@ -192,10 +192,8 @@ impl SecretKey {
 
     /// Writes a PKCS#8 DER document (RFC 8410, version 1).
     pub fn to_pkcs8(&self) -> Vec<u8> {
-        let without_public = ed25519_dalek::pkcs8::KeypairBytes {
-            secret_key: self.0.to_bytes(),
-            public_key: None,
-        };
+        let without_public =
+            ed25519_dalek::pkcs8::KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
         without_public.to_pkcs8_der().expect("32 bytes always encode").as_bytes().to_vec()
     }
 
@@ -247,11 +245,8 @@ pub fn open(
 ) -> Result<(NodeId, Bytes), SignedError> {
     let envelope = envelope.ok_or(SignedError::Missing)?;
     let key = PublicKey::from_bytes(&envelope.public_key)?;
-    let signature: [u8; 64] = envelope
-        .signature
-        .as_ref()
-        .try_into()
-        .map_err(|_| SignedError::Length(envelope.signature.len()))?;
+    let signature: [u8; 64] =
+        envelope.signature.as_ref().try_into().map_err(|_| SignedError::Length(envelope.signature.len()))?;
     if !verifier.verify(&key, domain, &envelope.body, &Signature(signature)) {
         return Err(SignedError::Mismatch);
     }

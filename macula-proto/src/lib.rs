@@ -33,6 +33,7 @@ mod gate;
 mod id;
 mod keys;
 pub mod limits;
+mod message;
 mod name;
 mod realm;
 mod varint;
@@ -50,7 +51,11 @@ pub use contact::{Contact, ContactError};
 pub use frame::{Frame, FrameDecoder, FrameKind, ProtoError, Service};
 pub use gate::{Access, Action, AllowAll, Forbidden, Gate};
 pub use id::{Distance, IdError, Key, NodeId};
-pub use keys::{Domain, Ed25519Verifier, KeyError, PublicKey, SecretKey, Signature, SignedError, Signer, Verifier, open, seal};
+pub use keys::{
+    Domain, Ed25519Verifier, KeyError, PublicKey, SecretKey, Signature, SignedError, Signer, Verifier, open,
+    seal,
+};
+pub use message::{MessageError, decode};
 pub use name::{Name, NameError};
 pub use realm::{Realm, RealmError};
 pub use version::{ALPN, Capabilities, Version, VersionRange};

@@ -42,7 +42,10 @@ mod tests {
 
     #[test]
     fn rfc_9000_appendix_a_examples() {
-        assert_eq!(get(&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c]), Some((151_288_809_941_952_652, 8)));
+        assert_eq!(
+            get(&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c]),
+            Some((151_288_809_941_952_652, 8))
+        );
         assert_eq!(get(&[0x9d, 0x7f, 0x3e, 0x7d]), Some((494_878_333, 4)));
         assert_eq!(get(&[0x7b, 0xbd]), Some((15_293, 2)));
         assert_eq!(get(&[0x25]), Some((37, 1)));
