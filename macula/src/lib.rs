@@ -1,1 +1,4 @@
-//! To be filled.
+//! Macula: a mesh for applications at the edge.
+
+pub mod bootstrap;
+pub mod config;

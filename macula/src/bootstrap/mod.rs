@@ -1,0 +1,15 @@
+//! How a node finds its first peers, and finds back after it lost all of them.
+//!
+//! ```text
+//!  configuration, environment, add_seed ─▶ SeedList ─┐
+//!                                                    ├─▶ BootstrapPlan ─▶ whom to dial now
+//!  peers.json of the last run ─▶ PeersFile ──────────┘        ▲
+//!                                                             └─ outcomes, size of the mesh
+//! ```
+//!
+//! The plan is pure: it is told the time, what happened and how large the mesh is, and says whom to try. Whoever
+//! drives it resolves names, dials, and reports back.
+
+mod seeds;
+
+pub use seeds::{SEEDS_MAX, Seed, SeedError, SeedList, SeedOrigin};

@@ -1,0 +1,253 @@
+//! The schema: every key once, with its type, default, range, reason, and whether it may change at run time.
+//!
+//! The table below is the only place that names the keys. Parsing, validation, environment variables, the list
+//! with sources and the reference page all follow from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use macula_proto::Realm;
+
+use super::field::{Field, LogFormat, NodeIdSetting, RoutingStrategy};
+use super::key::{Change, Key};
+use super::rule;
+use super::value::{Kind, Rule, Value};
+use crate::bootstrap::Seed;
+
+/// `doc`, type, kind, default, change → the section structs, [`KEYS`] and [`Sections`].
+macro_rules! schema {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Section:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident: $Type:ty = $kind:expr, $default:expr, $change:expr;
+            )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug, PartialEq)]
+            #[non_exhaustive]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $field: $Type, )+
+            }
+        )+
+
+        /// All settings, by section.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct Sections {
+            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+        }
+
+        /// Every key there is, in the order of the reference page.
+        pub const KEYS: &[Key] = &[$($(
+            Key {
+                name: concat!(stringify!($section), ".", stringify!($field)),
+                kind: $kind,
+                default: $default,
+                doc: concat!($($doc, "\n"),+),
+                change: $change,
+            },
+        )+)+];
+
+        /// What each section is about.
+        pub(crate) const SECTIONS: &[(&str, &str)] =
+            &[$((stringify!($section), concat!($($section_doc, "\n"),+))),+];
+
+        impl Sections {
+            /// Takes one value for each of [`KEYS`], in that order.
+            pub(crate) fn from_values<'a>(values: impl Iterator<Item = &'a Value>) -> Self {
+                let mut values = values;
+                Self { $( $section: $Section { $( $field: next(&mut values), )+ }, )+ }
+            }
+        }
+    };
+}
+
+fn next<'a, T: Field>(values: &mut impl Iterator<Item = &'a Value>) -> T {
+    values
+        .next()
+        .and_then(T::from_value)
+        .expect("a key's kind yields its field's type: a test tries them all")
+}
+
+const fn span(min: Duration, max: Duration) -> Kind {
+    Kind::Duration { min, max }
+}
+
+const fn count(min: u64, max: u64, unit: &'static str) -> Kind {
+    Kind::Count { min, max, unit }
+}
+
+const fn list(each: Rule, items_min: usize, items_max: usize) -> Kind {
+    Kind::List { each, items_min, items_max }
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+const HOUR: Duration = secs(3_600);
+const DAY: Duration = secs(86_400);
+
+const IDENTITY: Change = Change::Restart("it is part of who the node is");
+const SOCKET: Change = Change::Restart("sockets are bound when the node starts");
+const LAYER: Change = Change::Restart("the layer takes it when it starts");
+
+schema! {
+    /// Who this node is, and where.
+    node: NodeSection {
+        /// The id that this node must have. An id is the hash of the node's key, so it cannot be chosen: `auto`
+        /// takes whatever belongs to the key; an id written here is compared with the key's at the start, and a
+        /// different one is an error. Use it where a lost or swapped key file must not go unnoticed.
+        id: NodeIdSetting = Kind::Text(rule::NODE_ID), Some("auto"), IDENTITY;
+
+        /// A name for people. It also names the default data directory and admin socket, so nodes of one user
+        /// on one machine need different names.
+        name: String = Kind::Text(rule::NODE_NAME), Some("node"), IDENTITY;
+
+        /// The address and UDP port to listen at. The default takes IPv6 and IPv4 alike; `0.0.0.0:4000` is IPv4
+        /// alone. Port 0 picks a free one.
+        address: SocketAddr = Kind::Text(rule::LISTEN), Some("[::]:4000"), SOCKET;
+
+        /// Where others are told to reach this node, when that is not where it listens: behind a NAT, in a
+        /// container. Empty: the addresses of this machine's interfaces.
+        advertise: Vec<SocketAddr> = list(rule::ADVERTISED, 0, 8), Some(""), SOCKET;
+
+        /// Where the node keeps its key and what it knows of its peers. Unset:
+        /// `$XDG_STATE_HOME/macula/NAME`, else `~/.local/state/macula/NAME`. One running node a directory.
+        data_dir: Option<PathBuf> = Kind::Text(rule::PATH), None, IDENTITY;
+
+        /// The realms that this node is in. Realms isolate topics, procedures and state from each other.
+        realms: Vec<Realm> = list(rule::REALM, 1, 64), Some("default"), IDENTITY;
+    }
+
+    /// The encrypted transport between nodes.
+    quic: QuicSection {
+        /// The application protocols offered in the TLS handshake.
+        alpn: Vec<String> = list(rule::ALPN, 1, 1), Some("macula/1"), SOCKET;
+
+        /// The certificate chain to show, in PEM, own certificate first. Unset: a self-signed one is made from
+        /// the key.
+        cert_file: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
+
+        /// The node's private key (Ed25519, PKCS#8 in PEM). Unset: one is made at the first start and kept in
+        /// the data directory.
+        key_file: Option<PathBuf> = Kind::Text(rule::PATH), None, IDENTITY;
+
+        /// The certificates of the authorities, in PEM, to one of which every peer's chain must lead. Unset: open mode, any peer that
+        /// proves its own key may connect.
+        ca_file: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
+
+        /// Certificates that the authorities revoked, in PEM. Connections of a revoked peer are closed.
+        crl_file: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
+
+        /// How long a connection may take to be set up, hello included. Ten seconds outlast three lost
+        /// packets on a slow link.
+        handshake_timeout: Duration = span(ms(100), secs(60)), Some("10s"), LAYER;
+
+        /// How long the peer may leave the opening of a stream unanswered.
+        stream_timeout: Duration = span(ms(100), HOUR), Some("10s"), LAYER;
+
+        /// A connection over which no application frame went for so long is closed. Pings do not count.
+        idle_timeout: Duration = span(secs(1), DAY), Some("60s"), LAYER;
+
+        /// How often a quiet connection is pinged while it is kept, so that NATs and firewalls remember it.
+        keep_alive: Duration = span(ms(100), HOUR), Some("30s"), LAYER;
+
+        /// Most live connections. Beyond it the least recently used one without work is closed.
+        connections_max: usize = count(1, 10_000, "connections"), Some("100"), LAYER;
+
+        /// Largest UDP payload to try on a path. The default is what Ethernet carries over IPv6 and IPv4;
+        /// up to 6500 is faster on networks with jumbo frames.
+        mtu_max: u16 = count(1_200, 65_527, "bytes"), Some("1452"), LAYER;
+    }
+
+    /// Who is alive (SWIM).
+    membership: MembershipSection {
+        /// How often a member is probed. A dead one is first noticed after about 1.6 periods, whatever the
+        /// size of the mesh.
+        protocol_period: Duration = span(ms(50), secs(60)), Some("1s"), LAYER;
+
+        /// How many others are asked to probe a member that did not answer. Three tell a dead member from a
+        /// bad link, for little traffic.
+        indirect_count: usize = count(0, 16, "members"), Some("3"), LAYER;
+
+        /// How long a suspected member has to refute before it is declared dead. It is the shortest time:
+        /// suspicion lasts longer while few agree.
+        suspect_timeout: Duration = span(ms(100), secs(600)), Some("4s"), LAYER;
+    }
+
+    /// The directory that finds subscribers and providers (Kademlia).
+    routing: RoutingSection {
+        /// How many nodes a bucket of the routing table holds, and how many hold a record.
+        k: usize = count(1, 64, "nodes"), Some("20"), LAYER;
+
+        /// How many nodes a lookup asks at once.
+        alpha: usize = count(1, 16, "requests"), Some("3"), LAYER;
+
+        /// How often a bucket in which nothing was looked up is refreshed.
+        refresh_interval: Duration = span(secs(1), DAY), Some("1h"), LAYER;
+    }
+
+    /// Publish and subscribe.
+    pubsub: PubsubSection {
+        /// How long a publisher goes on with what the directory said of a topic's subscribers.
+        cache_ttl: Duration = span(ms(100), HOUR), Some("5m"), LAYER;
+
+        /// How often subscriptions are announced again.
+        announce_interval: Duration = span(secs(1), DAY), Some("5m"), LAYER;
+
+        /// Most topics whose subscribers are remembered.
+        max_cache_size: usize = count(16, 1_000_000, "topics"), Some("10000"), LAYER;
+    }
+
+    /// Calls.
+    rpc: RpcSection {
+        /// How long a call may take when its caller says nothing.
+        default_timeout: Duration = span(ms(1), HOUR), Some("5s"), Change::Live;
+
+        /// How a provider is chosen when the caller says nothing.
+        routing_strategy: RoutingStrategy = Kind::Choice(RoutingStrategy::WORDS), Some("local-first"), Change::Live;
+    }
+
+    /// How a node finds its first peers.
+    bootstrap: BootstrapSection {
+        /// Nodes to contact first. A host name may stand for several nodes; all of its addresses are tried.
+        /// Also set by `MACULA_SEEDS`. A node without seeds waits until others find it.
+        seeds: Vec<Seed> = list(rule::SEED, 0, 64), Some(""), Change::Live;
+    }
+
+    /// What happens when a part of the node fails.
+    supervision: SupervisionSection {
+        /// How often a failed task may be restarted within `restart_window`. After one more the task stays
+        /// down and the node reports itself as unhealthy.
+        restarts_max: u32 = count(0, 1_000, "restarts"), Some("5"), LAYER;
+
+        /// See `restarts_max`.
+        restart_window: Duration = span(ms(100), HOUR), Some("10s"), LAYER;
+    }
+
+    /// What is logged.
+    log: LogSection {
+        /// How much is logged: a level, then exceptions for single modules.
+        level: String = Kind::Text(rule::LOG_FILTER), Some("info"), Change::Live;
+
+        /// Lines for people or for machines.
+        format: LogFormat = Kind::Choice(LogFormat::WORDS), Some("text"), Change::Restart("the log is opened when the process starts");
+    }
+
+    /// The local socket for operators.
+    admin: AdminSection {
+        /// The path of the Unix socket. Unset: `$XDG_RUNTIME_DIR/macula/NAME.sock`; where that variable is
+        /// missing or `node.data_dir` is set, `admin.sock` in the data directory.
+        socket: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
+    }
+}
