@@ -45,3 +45,7 @@ pub const DECODED_BYTES_PER_BYTE: usize = 32;
 
 /// The constant part of [`DECODED_BYTES_PER_BYTE`]'s bound, in bytes.
 pub const DECODED_BYTES_FREE: usize = 256 * 1024;
+
+/// A frame that has come in part takes at most this many times the bytes that have come, and never more than this many
+/// times [`FRAME_BYTES_MAX`]: room grows as bytes come, never by a claimed length.
+pub const FRAME_PENDING_FACTOR: usize = 3;
