@@ -1,1 +1,97 @@
-//! To be filled.
+//! Topics over a mesh: publish to a name, subscribe to a pattern.
+//!
+//! ```text
+//!   publish(topic)                                              recv()
+//!        │                                                        ▲
+//!   route (cached, watched) ── who wants it? ──▶ directory        │ bounded queue
+//!        │                                          ▲             │
+//!        ▼                                          │ announce    │
+//!   link to each peer ─── lane ═══ QUIC ═══▶ on_lane_frame ─▶ window ─▶ trie
+//! ```
+//!
+//! # Call order
+//! 1. [`PubSub::new`] over a `Transport` and a `Directory`.
+//! 2. Feed it: every `PUBLISH` frame that the transport delivers goes to [`PubSub::on_lane_frame`].
+//! 3. Run it: [`PubSub::run`] in one task, until the node stops.
+//! 4. Use it: [`PubSub::subscribe`], [`PubSub::publish`].
+//! 5. After the directory was restarted: [`PubSub::replay`].
+//!
+//! # What is promised
+//! Per publisher and topic in order, and nothing twice within one subscriber process (as far as the bounded window of
+//! [`window_topics`](PubSubConfig::window_topics) remembers). At most once: nothing is sent again. All
+//! queues are bounded; what is lost is counted and shown to the caller. A message goes straight from its publisher
+//! to each subscribing node, in one copy a node.
+//!
+//! # What is not there
+//! No fan-out tree: a topic with very many remote subscribers costs its publisher one copy each, and a topic with
+//! more subscribers than the directory returns reaches only those that it returned. No at-least-once delivery, no retained values,
+//! no queue groups, no filters on content. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
+//!
+//! # Example
+//! ```
+//! use std::sync::Arc;
+//! use macula_dht::MemoryDirectoryNetwork;
+//! use macula_proto::{AllowAll, Realm};
+//! use macula_pubsub::{Payload, PubSub, PubSubConfig, SubscribeOptions};
+//! use macula_transport::memory::MemoryNetwork;
+//! use macula_transport::{TokioClock, Transport};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let transport = MemoryNetwork::new(1).node(1);
+//! let directory = MemoryDirectoryNetwork::default().directory(transport.local().id);
+//! let clock = Arc::new(TokioClock::default());
+//! let epoch = 7; // drawn anew at each start
+//! let pubsub = PubSub::new(transport, directory, Arc::new(AllowAll), clock, epoch, PubSubConfig::default());
+//!
+//! let realm = Realm::default();
+//! let mut kitchen = pubsub.subscribe(&realm, "home.kitchen.#".parse()?, SubscribeOptions::default()).await?;
+//! pubsub.publish(&realm, &"home.kitchen.light".parse()?, Payload::new("on")).await?;
+//! assert_eq!(kitchen.recv().await.unwrap().payload, "on");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! This crate must not know about SWIM or the insides of Kademlia.
+
+mod announce;
+mod bus;
+#[cfg(feature = "testing")]
+pub mod conformance;
+mod error;
+mod interest;
+mod link;
+mod local;
+mod mailbox;
+#[cfg(feature = "testing")]
+mod memory;
+mod message;
+mod metrics;
+mod options;
+mod pattern;
+mod publish;
+mod pubsub;
+mod receive;
+mod route;
+mod subscription;
+mod trie;
+mod window;
+
+pub use bus::Bus;
+pub use error::{PayloadError, PublishError, SubscribeError};
+pub use interest::{
+    Decoded, INTEREST_BYTES_MAX, INTEREST_PATTERNS_MAX, PREFIX_DEPTH, announced_at, decode, resolved_at,
+};
+#[cfg(feature = "testing")]
+pub use memory::{MemoryBus, MemoryBusNetwork};
+pub use message::{
+    CONTENT_TYPE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers, Message, Payload,
+};
+pub use metrics::{DropLabels, DropReason, PubSubMetrics, RefuseLabels, RefuseReason};
+pub use options::{LagPolicy, PubSubConfig, PublishOptions, SubscribeOptions};
+pub use pattern::{Pattern, PatternError};
+pub use publish::Published;
+pub use pubsub::PubSub;
+pub use route::RouteInfo;
+pub use subscription::{Subscription, SubscriptionId, SubscriptionInfo};
+pub use trie::Trie;

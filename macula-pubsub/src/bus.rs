@@ -1,0 +1,56 @@
+//! The [`Bus`] trait: subscribe and publish.
+
+use std::future::Future;
+
+use macula_proto::{Name, Realm};
+
+use crate::{
+    Pattern, Payload, PublishError, PublishOptions, Published, SubscribeError, SubscribeOptions, Subscription,
+};
+
+/// One node's way to publish and subscribe. Cheap to clone; all clones are the same node.
+///
+/// # Guarantees
+/// - Messages of one publisher on one topic arrive at each subscription in order, and none twice.
+/// - After [`subscribe`](Self::subscribe) returned, every later message of a publisher that already watches is
+///   delivered, or counted as lost.
+/// - At most once: nothing is sent again. A subscription that lags loses messages by its own policy and counts them.
+/// - Two subscriptions that match both get the message; a realm's messages stay in it.
+pub trait Bus: Clone + Send + Sync + 'static {
+    /// Subscribes, and returns once the subscription is announced.
+    ///
+    /// # Errors
+    /// Why there is no subscription: see [`SubscribeError`].
+    fn subscribe(
+        &self,
+        realm: &Realm,
+        pattern: Pattern,
+        options: SubscribeOptions,
+    ) -> impl Future<Output = Result<Subscription, SubscribeError>> + Send;
+
+    /// Publishes one message, and says whom it reached. Dropping the future gives up copies that still wait for a
+    /// connection or for room; those already handed over go their way.
+    ///
+    /// # Errors
+    /// Why it was not published, or not to all: see [`PublishError`].
+    fn publish_with(
+        &self,
+        realm: &Realm,
+        topic: &Name,
+        payload: Payload,
+        options: PublishOptions,
+    ) -> impl Future<Output = Result<Published, PublishError>> + Send;
+
+    /// Publishes with the default options.
+    ///
+    /// # Errors
+    /// As [`publish_with`](Self::publish_with).
+    fn publish(
+        &self,
+        realm: &Realm,
+        topic: &Name,
+        payload: Payload,
+    ) -> impl Future<Output = Result<Published, PublishError>> + Send {
+        self.publish_with(realm, topic, payload, PublishOptions::default())
+    }
+}

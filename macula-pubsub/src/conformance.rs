@@ -1,0 +1,268 @@
+//! What every [`Bus`] must do, as a suite that any implementation can run.
+//!
+//! Give [`run`] a function that makes a mesh of so many nodes that know each other. Run it under tokio's paused time
+//! (`#[tokio::test(start_paused = true)]`), or in real time.
+
+#![allow(clippy::unwrap_used, reason = "a test suite")]
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use macula_proto::limits::PAYLOAD_BYTES_MAX;
+use macula_proto::{Name, NodeId, Realm};
+
+use crate::{
+    Bus, LagPolicy, Message, Payload, PayloadError, PublishError, PublishOptions, SubscribeOptions,
+    Subscription,
+};
+
+/// Longest wait for something that must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs every check, each on a fresh mesh.
+///
+/// # Panics
+/// On the first promise that is broken.
+pub async fn run<B: Bus>(make: impl AsyncFn(usize) -> Vec<(NodeId, B)>) {
+    delivers_what_was_published(&make(2).await).await;
+    delivers_by_pattern_and_to_nobody_else(&make(3).await).await;
+    delivers_locally(&make(1).await).await;
+    keeps_each_publishers_order(&make(3).await).await;
+    reaches_a_subscription_as_soon_as_it_is_made(&make(2).await).await;
+    ends_a_subscription(&make(2).await).await;
+    keeps_realms_apart(&make(2).await).await;
+    drops_the_oldest_for_one_that_lags(&make(2).await).await;
+    waits_for_one_that_asks_for_it(&make(2).await).await;
+    refuses_a_payload_past_the_limit(&make(1).await).await;
+}
+
+/// Content, content type, headers, publisher, topic and pattern arrive as sent.
+///
+/// # Panics
+/// If they do not.
+pub async fn delivers_what_was_published<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(anna, publisher), (_, subscriber)] = mesh else { panic!("a mesh of two") };
+    let mut subscription = subscribe(subscriber, "a.*").await;
+    let payload = Payload::new("21.5").content_type("text/plain").header("unit", "celsius");
+    let published = publisher.publish(&Realm::default(), &name("a.b"), payload.clone()).await.unwrap();
+    assert_eq!((published.peers, published.local, published.dropped, published.failed), (1, 0, 0, 0));
+    let message = next(&mut subscription).await;
+    assert_eq!(message.payload, payload.bytes);
+    assert_eq!((message.content_type, message.headers), (payload.content_type, payload.headers));
+    assert_eq!((message.publisher, message.topic), (*anna, name("a.b")));
+    assert_eq!((message.realm, message.subscription), (Realm::default(), subscription.id()));
+    assert_eq!(message.pattern.as_str(), "a.*");
+}
+
+/// Each matching subscription gets one copy; others get none.
+///
+/// # Panics
+/// If they do not.
+pub async fn delivers_by_pattern_and_to_nobody_else<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, near), (_, far)] = mesh else { panic!("a mesh of three") };
+    let mut matching = Vec::new();
+    for pattern in ["a.b.c.d.e", "a.b.c.d.*", "a.#", "#", "*.b.#.e", "a.b.c.d.#.e", "#.#"] {
+        matching.push(subscribe(near, pattern).await);
+    }
+    let mut others = Vec::new();
+    for pattern in ["a.b.c.d", "a.b.c.d.*.*", "b.#", "a.*"] {
+        others.push(subscribe(far, pattern).await);
+    }
+    let published = publish(publisher, "a.b.c.d.e", 1).await;
+    assert_eq!(published.peers, 1, "one copy a node, and only where it is wanted");
+    for subscription in &mut matching {
+        assert_eq!(number(&next(subscription).await), 1);
+    }
+    // One that they all want shows that nothing came before it.
+    for (subscription, topic) in others.iter_mut().zip(["a.b.c.d", "a.b.c.d.x.y", "b", "a.z"]) {
+        publish(publisher, topic, 2).await;
+        assert_eq!(number(&next(subscription).await), 2);
+    }
+    for subscription in &mut matching {
+        while let Some(message) = subscription.try_recv() {
+            assert_ne!(number(&message), 1, "{subscription:?} got the first message twice");
+        }
+    }
+}
+
+/// A node's own subscriptions get its messages.
+///
+/// # Panics
+/// If they do not.
+pub async fn delivers_locally<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(me, bus)] = mesh else { panic!("a mesh of one") };
+    let mut subscription = subscribe(bus, "a").await;
+    let published = publish(bus, "a", 1).await;
+    assert_eq!((published.peers, published.local), (0, 1));
+    assert_eq!(next(&mut subscription).await.publisher, *me);
+}
+
+/// Messages of a publisher on a topic arrive in the order of its calls, complete, with rising numbers.
+///
+/// # Panics
+/// If they do not.
+pub async fn keeps_each_publishers_order<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, subscriber), publishers @ ..] = mesh else { panic!("a mesh of three") };
+    let options = SubscribeOptions { queue_messages: bound(10_000), ..SubscribeOptions::default() };
+    let mut subscription =
+        subscriber.subscribe(&Realm::default(), "#".parse().unwrap(), options).await.unwrap();
+    let tasks: Vec<_> = publishers
+        .iter()
+        .flat_map(|(_, bus)| ["a", "b.c"].map(|topic| (bus.clone(), topic)))
+        .map(|(bus, topic)| {
+            tokio::spawn(async move {
+                for n in 0..200 {
+                    publish(&bus, topic, n).await;
+                }
+            })
+        })
+        .collect();
+    let mut last = std::collections::BTreeMap::new();
+    for _ in 0..800 {
+        let message = next(&mut subscription).await;
+        let key = (message.publisher, message.topic.clone());
+        let (expected, sequence) =
+            last.insert(key, (number(&message) + 1, message.sequence)).unwrap_or((0, 0));
+        assert_eq!(number(&message), expected, "in order, none missing");
+        assert!(message.sequence > sequence);
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(subscription.try_recv().is_none());
+}
+
+/// A publisher that already knows a topic reaches a subscription made after that, at once.
+///
+/// # Panics
+/// If it does not.
+pub async fn reaches_a_subscription_as_soon_as_it_is_made<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, subscriber)] = mesh else { panic!("a mesh of two") };
+    assert_eq!(publish(publisher, "a.b", 0).await.peers, 0);
+    let mut subscriptions = Vec::new();
+    for (n, pattern) in ["a.b", "a.*", "#"].iter().enumerate() {
+        subscriptions.push(subscribe(subscriber, pattern).await);
+        publish(publisher, "a.b", n as u32).await;
+        for subscription in &mut subscriptions {
+            assert_eq!(number(&next(subscription).await), n as u32);
+        }
+    }
+}
+
+/// An ended or dropped subscription gets nothing more, and its node no more copies.
+///
+/// # Panics
+/// If it does.
+pub async fn ends_a_subscription<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, subscriber)] = mesh else { panic!("a mesh of two") };
+    let mut kept = subscribe(subscriber, "a").await;
+    let ended = subscribe(subscriber, "a").await;
+    ended.unsubscribe().await.unwrap();
+    assert_eq!(publish(publisher, "a", 1).await.peers, 1, "another subscription keeps the interest alive");
+    assert_eq!(number(&next(&mut kept).await), 1);
+    kept.unsubscribe().await.unwrap();
+    assert_eq!(publish(publisher, "a", 2).await.peers, 0);
+}
+
+/// A message stays in its realm.
+///
+/// # Panics
+/// If it does not.
+pub async fn keeps_realms_apart<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, subscriber)] = mesh else { panic!("a mesh of two") };
+    let other: Realm = OTHER_REALM.parse().unwrap();
+    let mut here = subscribe(subscriber, "#").await;
+    let mut there =
+        subscriber.subscribe(&other, "#".parse().unwrap(), SubscribeOptions::default()).await.unwrap();
+    publish(publisher, "a", 1).await;
+    publisher.publish(&other, &name("a"), Payload::new("2")).await.unwrap();
+    assert_eq!(number(&next(&mut here).await), 1);
+    assert_eq!(number(&next(&mut there).await), 2);
+    assert!(here.try_recv().is_none());
+}
+
+/// [`LagPolicy::DropOldest`] keeps the newest messages and counts the others; nobody waits.
+///
+/// # Panics
+/// If it does not.
+pub async fn drops_the_oldest_for_one_that_lags<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, subscriber)] = mesh else { panic!("a mesh of two") };
+    let options = SubscribeOptions { queue_messages: bound(3), ..SubscribeOptions::default() };
+    let mut lagging = subscriber.subscribe(&Realm::default(), "a".parse().unwrap(), options).await.unwrap();
+    let mut quick = subscribe(subscriber, "a").await;
+    for n in 0..10 {
+        publish(publisher, "a", n).await;
+    }
+    for n in 0..10 {
+        assert_eq!(number(&next(&mut quick).await), n);
+    }
+    assert_eq!(lagging.lagged(), 7);
+    for n in 7..10 {
+        assert_eq!(number(&next(&mut lagging).await), n);
+    }
+}
+
+/// [`LagPolicy::Wait`] loses nothing as long as the publisher waits long enough.
+///
+/// # Panics
+/// If it does.
+pub async fn waits_for_one_that_asks_for_it<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, subscriber)] = mesh else { panic!("a mesh of two") };
+    let options = SubscribeOptions { queue_messages: bound(1), lag: LagPolicy::Wait, ..Default::default() };
+    let mut slow = subscriber.subscribe(&Realm::default(), "a".parse().unwrap(), options).await.unwrap();
+    let sending = tokio::spawn({
+        let publisher = publisher.clone();
+        async move {
+            for n in 0..10 {
+                let options = PublishOptions { wait: Duration::from_secs(2), ..PublishOptions::default() };
+                let payload = Payload::new(n.to_string());
+                publisher.publish_with(&Realm::default(), &name("a"), payload, options).await.unwrap();
+            }
+        }
+    });
+    for n in 0..10 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(number(&next(&mut slow).await), n);
+    }
+    sending.await.unwrap();
+    assert_eq!(slow.lagged(), 0);
+}
+
+/// A payload past the limit is the caller's error.
+///
+/// # Panics
+/// If it is not.
+pub async fn refuses_a_payload_past_the_limit<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, bus)] = mesh else { panic!("a mesh of one") };
+    let payload = Payload::new(vec![0; PAYLOAD_BYTES_MAX + 1]);
+    let refused = bus.publish(&Realm::default(), &name("a"), payload).await;
+    assert_eq!(refused, Err(PublishError::Payload(PayloadError::Bytes(PAYLOAD_BYTES_MAX + 1))));
+}
+
+/// Besides the default realm, the nodes must be in this one.
+pub const OTHER_REALM: &str = "other";
+
+async fn subscribe<B: Bus>(bus: &B, pattern: &str) -> Subscription {
+    bus.subscribe(&Realm::default(), pattern.parse().unwrap(), SubscribeOptions::default()).await.unwrap()
+}
+
+async fn publish<B: Bus>(bus: &B, topic: &str, number: u32) -> crate::Published {
+    bus.publish(&Realm::default(), &name(topic), Payload::new(number.to_string())).await.unwrap()
+}
+
+async fn next(subscription: &mut Subscription) -> Message {
+    let next = tokio::time::timeout(PATIENCE, subscription.recv()).await;
+    next.unwrap_or_else(|_| panic!("nothing came for {subscription:?}")).unwrap()
+}
+
+fn number(message: &Message) -> u32 {
+    std::str::from_utf8(&message.payload).unwrap().parse().unwrap()
+}
+
+fn name(topic: &str) -> Name {
+    topic.parse().unwrap()
+}
+
+fn bound(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap()
+}

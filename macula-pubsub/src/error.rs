@@ -1,0 +1,92 @@
+//! What can go wrong, grouped by whose fault it is.
+
+use std::time::Duration;
+
+use macula_dht::DirectoryError;
+use macula_proto::limits::PAYLOAD_BYTES_MAX;
+use macula_proto::{Forbidden, ProtoError, Realm};
+
+use crate::Published;
+use crate::message::{CONTENT_TYPE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX};
+
+/// Which limit a payload breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PayloadError {
+    /// The content is too large.
+    #[error("a message has at most {PAYLOAD_BYTES_MAX} bytes, not {0}")]
+    Bytes(usize),
+    /// The content type is too long.
+    #[error("a content type has at most {CONTENT_TYPE_BYTES_MAX} bytes, not {0}")]
+    ContentType(usize),
+    /// Too many headers.
+    #[error("a message has at most {HEADERS_MAX} headers, not {0}")]
+    Headers(usize),
+    /// A header's name is empty or too long.
+    #[error("a header's name has 1 to {HEADER_NAME_BYTES_MAX} bytes, not {0}")]
+    HeaderName(usize),
+    /// The headers are too large together.
+    #[error("headers have at most {HEADERS_BYTES_MAX} bytes together, not {0}")]
+    HeadersBytes(usize),
+    /// It does not fit a frame.
+    #[error("{0}")]
+    Frame(ProtoError),
+}
+
+/// Why nothing, or not everything, was published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    // The caller's doing.
+    /// This node is not in the realm.
+    #[error("this node is not in realm `{0}`")]
+    NotInRealm(Realm),
+    /// Policy says no.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// The payload breaks a limit.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+
+    // The environment.
+    /// It could not be found out in time who subscribes. The message went to those who are known, as `published`
+    /// says; others may have missed it. Publishing it again reaches the known ones twice.
+    #[error("who subscribes is not fully known: {unresolved} look-ups failed or took longer than {waited:?}")]
+    Unresolved {
+        /// How many look-ups did not succeed.
+        unresolved: usize,
+        /// The longest that they were waited for.
+        waited: Duration,
+        /// Whom the message did reach.
+        published: Published,
+    },
+    /// This node is shutting down.
+    #[error("this node is shutting down")]
+    Closed,
+}
+
+/// Why there is no subscription.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    // The caller's doing.
+    /// This node is not in the realm.
+    #[error("this node is not in realm `{0}`")]
+    NotInRealm(Realm),
+    /// Policy says no.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+
+    // The environment.
+    /// The interest could not be announced. The subscription was undone.
+    #[error("the subscription could not be announced: {0}")]
+    Directory(#[from] DirectoryError),
+    /// This node is shutting down.
+    #[error("this node is shutting down")]
+    Closed,
+
+    // Overload.
+    /// This node has as many subscriptions as it may.
+    #[error("all {0} subscriptions of this node are in use")]
+    Full(usize),
+}

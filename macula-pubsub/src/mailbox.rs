@@ -1,0 +1,246 @@
+//! The bounded queue between whoever delivers and one subscriber.
+//!
+//! ```text
+//!   offer ──▶ [ parked ]──▶[ queue ]──▶ recv
+//!               Wait only    bounded in messages and bytes
+//! ```
+//!
+//! A message that finds the queue full pushes out the oldest (`DropOldest`), or is parked (`Wait`) until there is
+//! room or its time is up. What is parked keeps its place: nothing overtakes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::{LagPolicy, Message, SubscribeOptions};
+
+/// What became of an offered message.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// It is in the queue. So many older ones had to go for it.
+    Taken {
+        /// Pushed out by this message.
+        evicted: u64,
+    },
+    /// The queue is full and there is no time to wait.
+    Dropped,
+    /// The subscriber is gone.
+    Gone,
+    /// It waits for room: [`Parked::settle`] it.
+    Parked(Parked),
+}
+
+/// A message that waits for room. Dropping this gives the message up.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    mailbox: Arc<Mailbox>,
+    ticket: u64,
+    admitted: oneshot::Receiver<()>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+    messages_max: usize,
+    bytes_max: usize,
+    lag: LagPolicy,
+    filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Message>,
+    queue_bytes: usize,
+    parked: VecDeque<Waiting>,
+    next_ticket: u64,
+    closed: bool,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    message: Message,
+    admitted: oneshot::Sender<()>,
+}
+
+/// How a mailbox has fared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Messages waiting now.
+    pub(crate) queued: usize,
+    /// Their payloads, in bytes.
+    pub(crate) queued_bytes: usize,
+    /// Messages that went into the queue.
+    pub(crate) delivered: u64,
+    /// Messages lost because the subscriber lagged.
+    pub(crate) lagged: u64,
+}
+
+impl Mailbox {
+    pub(crate) fn new(options: &SubscribeOptions) -> Self {
+        Self {
+            state: Mutex::default(),
+            messages_max: options.queue_messages.get(),
+            bytes_max: options.queue_bytes.get(),
+            lag: options.lag,
+            filled: Notify::new(),
+        }
+    }
+
+    /// Offers a message; never waits. `may_wait`: whether the publisher allows parking at all.
+    pub(crate) fn offer(self: &Arc<Self>, message: Message, may_wait: bool) -> Offer {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Offer::Gone;
+        }
+        if state.parked.is_empty() && self.has_room(&state, &message) {
+            state.put(message);
+            drop(state);
+            self.filled.notify_one();
+            return Offer::Taken { evicted: 0 };
+        }
+        match self.lag {
+            LagPolicy::DropOldest => {
+                let evicted = self.make_room(&mut state, &message);
+                state.put(message);
+                drop(state);
+                self.filled.notify_one();
+                Offer::Taken { evicted }
+            }
+            LagPolicy::Wait if may_wait => Offer::Parked(self.park(&mut state, message)),
+            LagPolicy::Wait => {
+                state.counts.lagged += 1;
+                Offer::Dropped
+            }
+        }
+    }
+
+    /// The next message, once there is one; `None` when closed and empty. Cancel-safe.
+    pub(crate) async fn recv(&self) -> Option<Message> {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let mut state = self.state.lock();
+                if let Some(message) = self.take(&mut state) {
+                    return Some(message);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            filled.await;
+        }
+    }
+
+    /// The next message if there is one.
+    pub(crate) fn try_recv(&self) -> Option<Message> {
+        self.take(&mut self.state.lock())
+    }
+
+    /// Takes no more messages. What is queued can still be received; what is parked is given up.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.counts.lagged += state.parked.len() as u64;
+        state.parked.clear();
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let state = self.state.lock();
+        Counts { queued: state.queue.len(), queued_bytes: state.queue_bytes, ..state.counts }
+    }
+
+    fn has_room(&self, state: &State, message: &Message) -> bool {
+        let bytes = state.queue_bytes + message.payload.len();
+        // One message larger than the whole bound must not be stuck for ever.
+        state.queue.is_empty() || (state.queue.len() < self.messages_max && bytes <= self.bytes_max)
+    }
+
+    fn make_room(&self, state: &mut State, message: &Message) -> u64 {
+        let mut evicted = 0;
+        while !self.has_room(state, message) && state.pop().is_some() {
+            evicted += 1;
+        }
+        state.counts.lagged += evicted;
+        evicted
+    }
+
+    fn park(self: &Arc<Self>, state: &mut State, message: Message) -> Parked {
+        let (admit, admitted) = oneshot::channel();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.parked.push_back(Waiting { ticket, message, admitted: admit });
+        Parked { mailbox: self.clone(), ticket, admitted }
+    }
+
+    fn take(&self, state: &mut State) -> Option<Message> {
+        let message = state.pop()?;
+        self.admit(state);
+        Some(message)
+    }
+
+    /// Moves parked messages into the queue while there is room.
+    fn admit(&self, state: &mut State) {
+        while state.parked.front().is_some_and(|front| self.has_room(state, &front.message)) {
+            let Some(waiting) = state.parked.pop_front() else { return };
+            state.put(waiting.message);
+            // Whoever parked it may have stopped waiting; the message is in the queue all the same.
+            let _ = waiting.admitted.send(());
+        }
+    }
+}
+
+impl State {
+    fn put(&mut self, message: Message) {
+        self.queue_bytes += message.payload.len();
+        self.counts.delivered += 1;
+        self.queue.push_back(message);
+    }
+
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.queue.pop_front()?;
+        self.queue_bytes -= message.payload.len();
+        Some(message)
+    }
+}
+
+impl Parked {
+    /// Waits until the message is in the queue, at most until `deadline`. Returns whether it got there.
+    pub(crate) async fn settle(mut self, deadline: Instant) -> bool {
+        match tokio::time::timeout_at(deadline, &mut self.admitted).await {
+            Ok(admitted) => admitted.is_ok(),
+            Err(_) => !self.give_up(),
+        }
+    }
+
+    /// Takes the message out of the line; returns whether it still was there.
+    fn give_up(&self) -> bool {
+        let mut state = self.mailbox.state.lock();
+        let Some(at) = state.parked.iter().position(|waiting| waiting.ticket == self.ticket) else {
+            return false;
+        };
+        state.parked.remove(at);
+        state.counts.lagged += 1;
+        // A large message may have held up smaller ones.
+        self.mailbox.admit(&mut state);
+        drop(state);
+        self.mailbox.filled.notify_one();
+        true
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+#[cfg(test)]
+#[path = "mailbox_test.rs"]
+mod tests;

@@ -1,0 +1,292 @@
+//! Messages: what is published, what is received, and how it looks on the wire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use macula_proto::limits::PAYLOAD_BYTES_MAX;
+use macula_proto::{Frame, FrameKind, Name, NodeId, Realm, wire};
+
+use crate::{Pattern, PayloadError, SubscriptionId};
+
+/// Longest content type, in bytes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
+
+/// Most headers of a message.
+pub const HEADERS_MAX: usize = 32;
+
+/// Longest header name, in bytes.
+pub const HEADER_NAME_BYTES_MAX: usize = 64;
+
+/// All headers of a message together, names and values, in bytes.
+pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+
+/// What an application publishes: bytes, and what they are.
+///
+/// ```
+/// use macula_pubsub::Payload;
+///
+/// let payload = Payload::new("21.5").content_type("text/plain").header("unit", "celsius");
+/// assert_eq!(payload.bytes.len(), 4);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// The content; at most 1 MiB. It is never copied or looked at.
+    pub bytes: Bytes,
+    /// How the content is encoded, as a media type; empty if it goes without saying.
+    pub content_type: Arc<str>,
+    /// The application's own headers.
+    pub headers: Headers,
+}
+
+/// A message's headers, in the publisher's order; a name may occur more than once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Arc<Vec<(Box<str>, Bytes)>>);
+
+/// What a subscriber receives.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// In which realm it was published.
+    pub realm: Realm,
+    /// On which topic.
+    pub topic: Name,
+    /// The content.
+    pub payload: Bytes,
+    /// How the content is encoded, in the publisher's words; may be empty.
+    pub content_type: Arc<str>,
+    /// The application's own headers.
+    pub headers: Headers,
+    /// Who published it, proven by the connection on which it came.
+    pub publisher: NodeId,
+    /// Which run of the publisher's process; drawn anew at each start.
+    pub epoch: u64,
+    /// Grows with every message of this publisher and epoch on this topic. Not gapless: a gap is no proof of loss.
+    pub sequence: u64,
+    /// Which subscription received it.
+    pub subscription: SubscriptionId,
+    /// That subscription's pattern.
+    pub pattern: Pattern,
+}
+
+impl Payload {
+    /// A payload of these bytes, without content type or headers.
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self { bytes: bytes.into(), ..Self::default() }
+    }
+
+    /// Says how the bytes are encoded.
+    #[must_use]
+    pub fn content_type(mut self, content_type: &str) -> Self {
+        self.content_type = content_type.into();
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<Bytes>) -> Self {
+        Arc::make_mut(&mut self.headers.0).push((name.into(), value.into()));
+        self
+    }
+
+    /// Whether it keeps to the limits.
+    ///
+    /// # Errors
+    /// The first limit that it breaks.
+    pub fn check(&self) -> Result<(), PayloadError> {
+        if self.bytes.len() > PAYLOAD_BYTES_MAX {
+            return Err(PayloadError::Bytes(self.bytes.len()));
+        }
+        if self.content_type.len() > CONTENT_TYPE_BYTES_MAX {
+            return Err(PayloadError::ContentType(self.content_type.len()));
+        }
+        self.headers.check()
+    }
+}
+
+impl Headers {
+    /// The first value of a name.
+    pub fn get(&self, name: &str) -> Option<&Bytes> {
+        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    /// All names and values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn check(&self) -> Result<(), PayloadError> {
+        if self.len() > HEADERS_MAX {
+            return Err(PayloadError::Headers(self.len()));
+        }
+        if let Some((name, _)) =
+            self.iter().find(|(name, _)| !(1..=HEADER_NAME_BYTES_MAX).contains(&name.len()))
+        {
+            return Err(PayloadError::HeaderName(name.len()));
+        }
+        let bytes = self.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > HEADERS_BYTES_MAX { Err(PayloadError::HeadersBytes(bytes)) } else { Ok(()) }
+    }
+}
+
+/// What all subscribers of one message share.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    pub(crate) realm: Realm,
+    pub(crate) topic: Name,
+    pub(crate) payload: Payload,
+    pub(crate) publisher: NodeId,
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+}
+
+impl Content {
+    pub(crate) fn to_message(&self, subscription: SubscriptionId, pattern: &Pattern) -> Message {
+        Message {
+            realm: self.realm.clone(),
+            topic: self.topic.clone(),
+            payload: self.payload.bytes.clone(),
+            content_type: self.payload.content_type.clone(),
+            headers: self.payload.headers.clone(),
+            publisher: self.publisher,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            subscription,
+            pattern: pattern.clone(),
+        }
+    }
+
+    /// The frame for every remote subscriber. The publisher's id is left out: it is the sender's.
+    pub(crate) fn to_frame(&self, wait: Duration) -> Result<Frame, PayloadError> {
+        let headers = self.payload.headers.iter();
+        let header = wire::Publish {
+            realm: self.realm.to_wire(),
+            topic: self.topic.to_string(),
+            publisher: Bytes::new(),
+            epoch: self.epoch,
+            sequence: self.sequence,
+            content_type: self.payload.content_type.to_string(),
+            headers: headers.map(|(name, value)| header_to_wire(name, value)).collect(),
+            wait_millis: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        };
+        Frame::new(FrameKind::PUBLISH, &header, self.payload.bytes.clone()).map_err(PayloadError::Frame)
+    }
+}
+
+/// A message as it came in, checked.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) content: Content,
+    /// How long the publisher lets a full subscriber wait.
+    pub(crate) wait: Duration,
+}
+
+/// Why an incoming frame is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadFrame {
+    /// Not the message it should be, or past a limit.
+    Malformed,
+    /// It names another publisher than its sender.
+    Publisher,
+}
+
+impl Incoming {
+    pub(crate) fn from_frame(from: NodeId, frame: Frame) -> Result<Self, BadFrame> {
+        let header: wire::Publish = frame.header().map_err(|_| BadFrame::Malformed)?;
+        if !header.publisher.is_empty() && header.publisher.as_ref() != from.as_bytes() {
+            return Err(BadFrame::Publisher);
+        }
+        let realm = Realm::from_wire(&header.realm).map_err(|_| BadFrame::Malformed)?;
+        let topic: Name = header.topic.parse().map_err(|_| BadFrame::Malformed)?;
+        let headers = header.headers.into_iter().map(|entry| (entry.name.into(), entry.value)).collect();
+        let payload = Payload {
+            bytes: frame.into_payload(),
+            content_type: header.content_type.into(),
+            headers: Headers(Arc::new(headers)),
+        };
+        payload.check().map_err(|_| BadFrame::Malformed)?;
+        let wait = Duration::from_millis(header.wait_millis.into());
+        let (epoch, sequence) = (header.epoch, header.sequence);
+        Ok(Self { content: Content { realm, topic, payload, publisher: from, epoch, sequence }, wait })
+    }
+}
+
+fn header_to_wire(name: &str, value: &Bytes) -> wire::PublishHeader {
+    wire::PublishHeader { name: name.to_owned(), value: value.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(payload: Payload) -> Content {
+        Content {
+            realm: Realm::default(),
+            topic: "a.b".parse().unwrap(),
+            payload,
+            publisher: NodeId::from_bytes([1; 32]),
+            epoch: 7,
+            sequence: 9,
+        }
+    }
+
+    #[test]
+    fn a_message_survives_the_wire() {
+        let sent = content(Payload::new("hi").content_type("text/plain").header("k", "v"));
+        let frame = sent.to_frame(Duration::from_millis(250)).unwrap();
+        let received = Incoming::from_frame(sent.publisher, frame).unwrap();
+        assert_eq!(received.content.payload, sent.payload);
+        assert_eq!((received.content.epoch, received.content.sequence), (7, 9));
+        assert_eq!(received.wait, Duration::from_millis(250));
+        assert_eq!(received.content.payload.headers.get("k").unwrap(), "v");
+    }
+
+    #[test]
+    fn a_header_that_names_another_publisher_is_refused() {
+        let header = wire::Publish {
+            topic: "a".into(),
+            publisher: Bytes::from(vec![2; 32]),
+            ..wire::Publish::default()
+        };
+        let frame = Frame::new(FrameKind::PUBLISH, &header, Bytes::new()).unwrap();
+        let refused = Incoming::from_frame(NodeId::from_bytes([1; 32]), frame.clone());
+        assert_eq!(refused.unwrap_err(), BadFrame::Publisher);
+        assert!(Incoming::from_frame(NodeId::from_bytes([2; 32]), frame).is_ok());
+    }
+
+    #[test]
+    fn bad_topics_and_realms_are_refused() {
+        for (realm, topic) in [("", ""), ("", "a.*"), ("", "a..b"), ("Bad", "a")] {
+            let header =
+                wire::Publish { realm: realm.into(), topic: topic.into(), ..wire::Publish::default() };
+            let frame = Frame::new(FrameKind::PUBLISH, &header, Bytes::new()).unwrap();
+            let refused = Incoming::from_frame(NodeId::from_bytes([1; 32]), frame);
+            assert_eq!(refused.unwrap_err(), BadFrame::Malformed);
+        }
+    }
+
+    #[test]
+    fn each_limit_has_its_error() {
+        let with_headers = |count: usize| {
+            (0..count).fold(Payload::new(""), |payload, n| payload.header(&format!("h{n}"), "v"))
+        };
+        assert_eq!(with_headers(HEADERS_MAX).check(), Ok(()));
+        assert_eq!(with_headers(HEADERS_MAX + 1).check(), Err(PayloadError::Headers(HEADERS_MAX + 1)));
+        assert_eq!(Payload::new("").header("", "v").check(), Err(PayloadError::HeaderName(0)));
+        let heavy = Payload::new("").header("h", vec![0; HEADERS_BYTES_MAX]);
+        assert_eq!(heavy.check(), Err(PayloadError::HeadersBytes(HEADERS_BYTES_MAX + 1)));
+        let long = Payload::new("").content_type(&"x".repeat(129));
+        assert_eq!(long.check(), Err(PayloadError::ContentType(129)));
+        let large = Payload::new(vec![0; PAYLOAD_BYTES_MAX + 1]);
+        assert_eq!(large.check(), Err(PayloadError::Bytes(PAYLOAD_BYTES_MAX + 1)));
+    }
+}

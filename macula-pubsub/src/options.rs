@@ -1,0 +1,102 @@
+//! What a caller chooses, and what an operator configures.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use macula_proto::Realm;
+
+/// What happens to a message for a subscriber whose queue is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LagPolicy {
+    /// The oldest queued messages go, and are counted. Holds nobody up.
+    #[default]
+    DropOldest,
+    /// The new message waits for room, at most as long as its publisher allows
+    /// ([`PublishOptions::wait`]); then it is dropped and counted. While it waits, later messages of the same
+    /// peer wait behind it, for all subscribers on this node.
+    Wait,
+}
+
+/// How a subscription's queue behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SubscribeOptions {
+    /// Most messages that wait to be received. Default 1,024.
+    pub queue_messages: NonZeroUsize,
+    /// Most payload bytes that wait to be received; a larger single message is taken into an empty queue.
+    /// Default 16 MiB.
+    pub queue_bytes: NonZeroUsize,
+    /// What happens when the queue is full. Default [`LagPolicy::DropOldest`].
+    pub lag: LagPolicy,
+}
+
+impl Default for SubscribeOptions {
+    fn default() -> Self {
+        Self {
+            queue_messages: const { NonZeroUsize::new(1024).expect("not zero") },
+            queue_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).expect("not zero") },
+            lag: LagPolicy::default(),
+        }
+    }
+}
+
+/// How long a message may be held up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PublishOptions {
+    /// How long the message may wait for room: here, in the queue to a busy peer; there, at a full subscriber
+    /// that asked for [`LagPolicy::Wait`] (receivers cap that). Default zero: it is dropped for that peer or
+    /// subscriber, and counted.
+    pub wait: Duration,
+    /// How long the message may wait for a connection to a peer that is not connected. Default 5 s.
+    /// Connected peers have it by then.
+    pub connect: Duration,
+}
+
+impl Default for PublishOptions {
+    fn default() -> Self {
+        Self { wait: Duration::ZERO, connect: Duration::from_secs(5) }
+    }
+}
+
+/// What an operator configures.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PubSubConfig {
+    /// The realms that this node is in. Default: the default realm.
+    pub realms: BTreeSet<Realm>,
+    /// How long a topic that is not published to keeps its route and its watches. Default 5 min.
+    /// A route in use is kept fresh by its watches, so this is no bound on staleness.
+    pub cache_ttl: Duration,
+    /// Most topics with a cached route; the least recently used go first. Default 10,000.
+    pub max_cache_size: NonZeroUsize,
+    /// How long the first publish of a topic waits to learn who subscribes. Default 5 s.
+    pub lookup_timeout: Duration,
+    /// How long connecting to a peer may take, in all. Default 10 s.
+    pub dial_timeout: Duration,
+    /// Most bytes that wait for one peer's connection, besides the connection's own queue. Default 1 MiB.
+    pub link_queue_bytes: usize,
+    /// The longest that a publisher's [`PublishOptions::wait`] is honoured by this node's subscribers. Default 5 s.
+    pub wait_max: Duration,
+    /// Most (publisher, topic) pairs in the de-duplication window. Default 65,536, about 20 MiB when full.
+    pub window_topics: usize,
+    /// Most subscriptions of this node. Default 1,000,000.
+    pub subscriptions_max: usize,
+    /// How long the records of this node may take to be withdrawn at shutdown. Default 2 s.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for PubSubConfig {
+    fn default() -> Self {
+        Self {
+            realms: BTreeSet::from([Realm::default()]),
+            cache_ttl: Duration::from_secs(300),
+            max_cache_size: const { NonZeroUsize::new(10_000).expect("not zero") },
+            lookup_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(10),
+            link_queue_bytes: 1024 * 1024,
+            wait_max: Duration::from_secs(5),
+            window_topics: 65_536,
+            subscriptions_max: 1_000_000,
+            shutdown_timeout: Duration::from_secs(2),
+        }
+    }
+}

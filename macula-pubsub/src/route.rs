@@ -1,0 +1,310 @@
+//! Who subscribes to a topic, cached: routes, the watches that keep them true, and the links that they share.
+//!
+//! ```text
+//!   (realm, topic) ─▶ Route ─▶ Watch of the topic's key      ┐ shared between
+//!                       │      Watch of each prefix's key    ┘ topics
+//!                       └────▶ peers, as of the sum of the watches' generations
+//! ```
+//!
+//! A reading is good while that sum stands; a change at any key makes the next publish read again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use dashmap::DashMap;
+use macula_dht::{Directory, DirectoryError, Record, Watch};
+use macula_proto::{Access, Action, Contact, Gate, Key, Name, NodeId, Realm, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use crate::interest;
+use crate::link::{Link, LinkLimits};
+use crate::metrics::{PubSubMetrics, RefuseReason};
+
+/// The part of a full cache that goes at once, so that finding the oldest costs little per topic.
+const EVICTED_SHARE: usize = 16;
+
+pub(crate) struct Routes<D> {
+    directory: D,
+    cache: DashMap<(Realm, Name), Arc<Route>>,
+    watches: Mutex<BTreeMap<Key, Weak<Watch>>>,
+    links: Mutex<BTreeMap<NodeId, Weak<Link>>>,
+    me: NodeId,
+    routes_max: usize,
+    link_limits: LinkLimits,
+    /// No route that was given up has used a sequence number above this. New routes begin here, so that numbers
+    /// of a topic never go back.
+    sequence_floor: AtomicU64,
+    /// Counts changes of policy, which make every reading old.
+    policy_generation: AtomicU64,
+}
+
+/// What is known of one topic.
+pub(crate) struct Route {
+    realm: Realm,
+    topic: Name,
+    watches: Vec<Arc<Watch>>,
+    reading: ArcSwapOption<Reading>,
+    order: Mutex<Order>,
+    /// When it was last used, in nanoseconds on the injected clock.
+    used: AtomicU64,
+    /// Every look-up succeeded once.
+    complete: AtomicBool,
+}
+
+/// Held while a message gets its number and its place in every queue.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) last_sequence: u64,
+    retired: bool,
+}
+
+/// The peers that want a topic.
+pub(crate) struct Reading {
+    generation: u64,
+    pub(crate) links: Vec<Arc<Link>>,
+}
+
+/// A cached topic, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// In which realm.
+    pub realm: Realm,
+    /// The topic.
+    pub topic: Name,
+    /// Remote nodes that want it, as far as is known; in order of id.
+    pub peers: Vec<NodeId>,
+    /// The number of the last message that this node published on it.
+    pub last_sequence: u64,
+    /// How long ago that was.
+    pub idle: Duration,
+}
+
+impl<D: Directory> Routes<D> {
+    pub(crate) fn new(directory: D, me: NodeId, routes_max: usize, link_limits: LinkLimits) -> Self {
+        Self {
+            directory,
+            cache: DashMap::new(),
+            watches: Mutex::default(),
+            links: Mutex::default(),
+            me,
+            routes_max,
+            link_limits,
+            sequence_floor: AtomicU64::new(0),
+            policy_generation: AtomicU64::new(0),
+        }
+    }
+
+    /// The topic's route, which is made if there is none.
+    pub(crate) fn get(
+        &self,
+        realm: &Realm,
+        topic: &Name,
+        now: Timestamp,
+        metrics: &PubSubMetrics,
+    ) -> Arc<Route> {
+        let name = (realm.clone(), topic.clone());
+        if let Some(route) = self.cache.get(&name) {
+            route.used.store(nanos(now), Ordering::Relaxed);
+            return route.clone();
+        }
+        let route = Arc::new(self.make(realm, topic, now));
+        // Of two that were made at once, the first stays.
+        let route = self.cache.entry(name).or_insert(route).clone();
+        metrics.route_misses.inc();
+        if self.cache.len() > self.routes_max {
+            self.evict_oldest(metrics);
+        }
+        metrics.route_cache.set(self.cache.len() as i64);
+        route
+    }
+
+    /// Who wants the topic now.
+    pub(crate) fn read(&self, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> Arc<Reading> {
+        // Taken before the records are read: a change in between makes this reading old at once.
+        let generation = self.generation(route);
+        if let Some(reading) = route.reading.load_full()
+            && reading.generation == generation
+        {
+            return reading;
+        }
+        let reading = Arc::new(Reading { generation, links: self.subscribers(route, gate, metrics) });
+        route.reading.store(Some(reading.clone()));
+        reading
+    }
+
+    /// Makes every reading old.
+    pub(crate) fn policy_changed(&self) {
+        self.policy_generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Gives up routes that were not used for `ttl`, and what only they needed.
+    pub(crate) fn sweep(&self, now: Timestamp, ttl: Duration, metrics: &PubSubMetrics) {
+        let oldest = nanos(now).saturating_sub(nanos(Timestamp::from_start(ttl)));
+        self.retire_until(oldest, metrics);
+        self.watches.lock().retain(|_, watch| watch.strong_count() > 0);
+        self.links.lock().retain(|_, link| link.strong_count() > 0);
+    }
+
+    pub(crate) fn infos(&self, now: Timestamp, gate: &dyn Gate, metrics: &PubSubMetrics) -> Vec<RouteInfo> {
+        let routes: Vec<Arc<Route>> = self.cache.iter().map(|entry| entry.value().clone()).collect();
+        let info = |route: &Arc<Route>| RouteInfo {
+            realm: route.realm.clone(),
+            topic: route.topic.clone(),
+            peers: self.read(route, gate, metrics).links.iter().map(|link| link.peer()).collect(),
+            last_sequence: route.order.lock().last_sequence,
+            idle: Duration::from_nanos(nanos(now).saturating_sub(route.used.load(Ordering::Relaxed))),
+        };
+        let mut infos: Vec<RouteInfo> = routes.iter().map(info).collect();
+        infos.sort_by(|a, b| (&a.realm, &a.topic).cmp(&(&b.realm, &b.topic)));
+        infos
+    }
+
+    fn make(&self, realm: &Realm, topic: &Name, now: Timestamp) -> Route {
+        let keys = interest::resolved_at(realm, topic);
+        let last_sequence = self.sequence_floor.load(Ordering::Acquire);
+        Route {
+            realm: realm.clone(),
+            topic: topic.clone(),
+            watches: keys.into_iter().map(|key| self.watch(key)).collect(),
+            reading: ArcSwapOption::empty(),
+            order: Mutex::new(Order { last_sequence, retired: false }),
+            used: AtomicU64::new(nanos(now)),
+            complete: AtomicBool::new(false),
+        }
+    }
+
+    fn watch(&self, key: Key) -> Arc<Watch> {
+        let mut watches = self.watches.lock();
+        if let Some(watch) = watches.get(&key).and_then(Weak::upgrade) {
+            return watch;
+        }
+        let watch = Arc::new(self.directory.watch(key));
+        watches.insert(key, Arc::downgrade(&watch));
+        watch
+    }
+
+    fn generation(&self, route: &Route) -> u64 {
+        let changes: u64 = route.watches.iter().map(|watch| watch.generation()).sum();
+        changes + self.policy_generation.load(Ordering::Acquire)
+    }
+
+    fn subscribers(&self, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> Vec<Arc<Link>> {
+        let mut peers: BTreeMap<NodeId, (u64, Contact)> = BTreeMap::new();
+        for watch in &route.watches {
+            for record in &watch.current().records {
+                if record.announcer.id != self.me && wants(record, route, gate, metrics) {
+                    let known = peers.entry(record.announcer.id);
+                    let newest = known.or_insert_with(|| (record.sequence, record.announcer.clone()));
+                    if newest.0 < record.sequence {
+                        *newest = (record.sequence, record.announcer.clone());
+                    }
+                }
+            }
+        }
+        peers.into_values().map(|(_, contact)| self.link(contact)).collect()
+    }
+
+    fn link(&self, contact: Contact) -> Arc<Link> {
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(&contact.id).and_then(Weak::upgrade) {
+            link.learn(&contact);
+            return link;
+        }
+        let id = contact.id;
+        let link = Arc::new(Link::new(contact, self.link_limits));
+        links.insert(id, Arc::downgrade(&link));
+        link
+    }
+
+    fn evict_oldest(&self, metrics: &PubSubMetrics) {
+        let mut used: Vec<u64> =
+            self.cache.iter().map(|entry| entry.value().used.load(Ordering::Relaxed)).collect();
+        let share = used.len() / EVICTED_SHARE;
+        let (_, &mut oldest, _) = used.select_nth_unstable(share);
+        self.retire_until(oldest, metrics);
+    }
+
+    /// Gives up the routes last used at `oldest` or before.
+    fn retire_until(&self, oldest: u64, metrics: &PubSubMetrics) {
+        let idle = |route: &Route| route.used.load(Ordering::Relaxed) <= oldest;
+        let retired: Vec<Arc<Route>> =
+            self.cache.iter().map(|entry| entry.value().clone()).filter(|route| idle(route)).collect();
+        for route in &retired {
+            self.retire(route);
+        }
+        metrics.route_evictions.inc_by(retired.len() as u64);
+        metrics.route_cache.set(self.cache.len() as i64);
+    }
+
+    fn retire(&self, route: &Arc<Route>) {
+        let mut order = route.order.lock();
+        order.retired = true;
+        self.sequence_floor.fetch_max(order.last_sequence, Ordering::AcqRel);
+        drop(order);
+        self.forget(route);
+    }
+
+    /// Takes a retired route out of the cache, unless its successor is already there.
+    pub(crate) fn forget(&self, route: &Arc<Route>) {
+        let name = (route.realm.clone(), route.topic.clone());
+        self.cache.remove_if(&name, |_, current| Arc::ptr_eq(current, route));
+    }
+}
+
+impl Route {
+    /// Waits until it is known who subscribes, at most until `deadline`. Returns how many look-ups did not succeed.
+    pub(crate) async fn ready(&self, deadline: Instant) -> usize {
+        if self.complete.load(Ordering::Acquire) {
+            return 0;
+        }
+        let (mut failed, mut alone) = (0, false);
+        for watch in &self.watches {
+            match tokio::time::timeout_at(deadline, watch.ready()).await {
+                Ok(Ok(_)) => {}
+                // A node that has met nobody has nobody to miss.
+                Ok(Err(DirectoryError::NoPeers)) => alone = true,
+                Ok(Err(_)) | Err(_) => failed += 1,
+            }
+        }
+        self.complete.store(failed == 0 && !alone, Ordering::Release);
+        failed
+    }
+
+    /// The right to send the next message; `None` if this route was given up meanwhile.
+    pub(crate) fn order(&self) -> Option<MutexGuard<'_, Order>> {
+        let order = self.order.lock();
+        (!order.retired).then_some(order)
+    }
+}
+
+/// Whether a record's announcer wants the route's topic, and may have it.
+fn wants(record: &Record, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> bool {
+    let decoded = interest::decode(&record.value);
+    if decoded.invalid > 0 {
+        metrics.refuse(RefuseReason::Interest);
+    }
+    let matching = decoded.patterns.iter().filter(|pattern| pattern.matches(&route.topic));
+    let mut allowed = matching.map(|pattern| {
+        let action = Action::Subscribe(pattern.as_str());
+        gate.check(Access { peer: record.announcer.id, realm: &route.realm, action }).is_ok()
+    });
+    match allowed.next() {
+        None => false,
+        Some(true) => true,
+        Some(false) => {
+            let other = allowed.any(|allowed| allowed);
+            if !other {
+                metrics.refuse(RefuseReason::Forbidden);
+            }
+            other
+        }
+    }
+}
+
+fn nanos(at: Timestamp) -> u64 {
+    u64::try_from(at.since_start().as_nanos()).unwrap_or(u64::MAX)
+}
