@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use macula_proto::{Frame, NodeId, ProtoError};
 
-use crate::ResetCode;
+use crate::{LaneId, ResetCode};
 
 /// Why there is no connection, or nothing could be sent over it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum TransportError {
     /// No connection is up, and this verb does not dial.
     #[error("not connected to node {}", .0.short())]
     NotConnected(NodeId),
+    /// A lane number past the last one.
+    #[error("there is no lane {}: a peer has {}", .0.0, LaneId::COUNT)]
+    NoSuchLane(LaneId),
     /// A node does not connect to itself.
     #[error("a node does not connect to itself")]
     Myself,

@@ -12,8 +12,12 @@
 
 mod book;
 mod clock;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod error;
 mod lane;
+#[cfg(feature = "testing")]
+pub mod memory;
 mod transport;
 
 pub use book::AddressBook;
