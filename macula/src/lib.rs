@@ -2,3 +2,5 @@
 
 pub mod bootstrap;
 pub mod config;
+pub mod data_dir;
+pub mod supervisor;

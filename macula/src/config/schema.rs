@@ -142,19 +142,19 @@ schema! {
         /// the data directory.
         key_file: Option<PathBuf> = Kind::Text(rule::PATH), None, IDENTITY;
 
-        /// The certificates of the authorities, in PEM, to one of which every peer's chain must lead. Unset: open mode, any peer that
-        /// proves its own key may connect.
+        /// The certificates of the authorities, in PEM, to one of which every peer's chain must lead. Unset: open
+        /// mode, any peer that proves its own key may connect.
         ca_file: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
 
         /// Certificates that the authorities revoked, in PEM. Connections of a revoked peer are closed.
         crl_file: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
 
-        /// How long a connection may take to be set up, hello included. Ten seconds outlast three lost
-        /// packets on a slow link.
-        handshake_timeout: Duration = span(ms(100), secs(60)), Some("10s"), LAYER;
+        /// How long the TLS handshake and the hello may take together, on either side. Five seconds outlast two
+        /// lost packets on a slow link.
+        handshake_timeout: Duration = span(ms(100), secs(60)), Some("5s"), LAYER;
 
-        /// How long the peer may leave the opening of a stream unanswered.
-        stream_timeout: Duration = span(ms(100), HOUR), Some("10s"), LAYER;
+        /// How long a stream that a peer opened may stay without its first frame.
+        stream_timeout: Duration = span(ms(100), HOUR), Some("5s"), LAYER;
 
         /// A connection over which no application frame went for so long is closed. Pings do not count.
         idle_timeout: Duration = span(secs(1), DAY), Some("60s"), LAYER;
@@ -162,27 +162,36 @@ schema! {
         /// How often a quiet connection is pinged while it is kept, so that NATs and firewalls remember it.
         keep_alive: Duration = span(ms(100), HOUR), Some("30s"), LAYER;
 
-        /// Most live connections. Beyond it the least recently used one without work is closed.
+        /// A peer from which no packet came for so long is gone. It must outlast two lost pings; membership
+        /// notices a death much earlier.
+        dead_after: Duration = span(secs(1), DAY), Some("75s"), LAYER;
+
+        /// Most live connections. Beyond it the least recently used one without work is closed. Each costs a few
+        /// hundred KiB under load.
         connections_max: usize = count(1, 10_000, "connections"), Some("100"), LAYER;
 
-        /// Largest UDP payload to try on a path. The default is what Ethernet carries over IPv6 and IPv4;
-        /// up to 6500 is faster on networks with jumbo frames.
-        mtu_max: u16 = count(1_200, 65_527, "bytes"), Some("1452"), LAYER;
+        /// Largest UDP payload that path discovery tries. Larger packets cost less for each byte, where the
+        /// network carries them; beyond 6552 the kernel's segmentation offload no longer takes ten at once.
+        mtu_max: u16 = count(1_200, 6_552, "bytes"), Some("6500"), LAYER;
     }
 
     /// Who is alive (SWIM).
     membership: MembershipSection {
         /// How often a member is probed. A dead one is first noticed after about 1.6 periods, whatever the
         /// size of the mesh.
-        protocol_period: Duration = span(ms(50), secs(60)), Some("1s"), LAYER;
+        protocol_period: Duration = span(ms(10), secs(60)), Some("1s"), LAYER;
+
+        /// How long a probe may stay unanswered before others are asked to probe as well; three round-trip times
+        /// if that is more.
+        probe_timeout: Duration = span(ms(1), secs(60)), Some("500ms"), LAYER;
 
         /// How many others are asked to probe a member that did not answer. Three tell a dead member from a
         /// bad link, for little traffic.
         indirect_count: usize = count(0, 16, "members"), Some("3"), LAYER;
 
-        /// How long a suspected member has to refute before it is declared dead. It is the shortest time:
-        /// suspicion lasts longer while few agree.
-        suspect_timeout: Duration = span(ms(100), secs(600)), Some("4s"), LAYER;
+        /// Shortest time that a suspected member has to refute before it counts as dead. It lasts longer while few
+        /// agree, and grows with the logarithm of the number of members.
+        suspect_timeout: Duration = span(ms(20), HOUR), Some("4s"), LAYER;
     }
 
     /// The directory that finds subscribers and providers (Kademlia).
@@ -190,23 +199,25 @@ schema! {
         /// How many nodes a bucket of the routing table holds, and how many hold a record.
         k: usize = count(1, 64, "nodes"), Some("20"), LAYER;
 
-        /// How many nodes a lookup asks at once.
+        /// How many nodes a lookup asks at once, to begin with.
         alpha: usize = count(1, 16, "requests"), Some("3"), LAYER;
 
         /// How often a bucket in which nothing was looked up is refreshed.
-        refresh_interval: Duration = span(secs(1), DAY), Some("1h"), LAYER;
+        refresh_interval: Duration = span(secs(1), DAY), Some("15m"), LAYER;
     }
 
     /// Publish and subscribe.
     pubsub: PubsubSection {
-        /// How long a publisher goes on with what the directory said of a topic's subscribers.
-        cache_ttl: Duration = span(ms(100), HOUR), Some("5m"), LAYER;
+        /// How long a topic that nobody publishes to keeps its list of subscribers. A list in use is kept fresh
+        /// by the directory, so this is no bound on staleness.
+        cache_ttl: Duration = span(ms(100), DAY), Some("5m"), LAYER;
 
-        /// How often subscriptions are announced again.
-        announce_interval: Duration = span(secs(1), DAY), Some("5m"), LAYER;
+        /// How often subscriptions, and procedures too, are announced again. An announcement is good for three
+        /// times as long, so that two misses do no harm.
+        announce_interval: Duration = span(secs(1), secs(16 * 3_600)), Some("20m"), LAYER;
 
-        /// Most topics whose subscribers are remembered.
-        max_cache_size: usize = count(16, 1_000_000, "topics"), Some("10000"), LAYER;
+        /// Most topics whose subscribers are remembered. The least recently used go first.
+        max_cache_size: usize = count(1, 1_000_000, "topics"), Some("10000"), LAYER;
     }
 
     /// Calls.
@@ -246,8 +257,8 @@ schema! {
 
     /// The local socket for operators.
     admin: AdminSection {
-        /// The path of the Unix socket. Unset: `$XDG_RUNTIME_DIR/macula/NAME.sock`; where that variable is
-        /// missing or `node.data_dir` is set, `admin.sock` in the data directory.
+        /// The path of the Unix socket, at most 107 bytes. Unset: `$XDG_RUNTIME_DIR/macula/NAME.sock`; where that
+        /// variable is missing, `macula/run/NAME.sock` in `$XDG_STATE_HOME` or `~/.local/state`.
         socket: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
     }
 }
