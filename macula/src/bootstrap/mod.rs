@@ -10,6 +10,10 @@
 //! The plan is pure: it is told the time, what happened and how large the mesh is, and says whom to try. Whoever
 //! drives it resolves names, dials, and reports back.
 
+mod peers;
+mod plan;
 mod seeds;
 
+pub use peers::{KnownPeer, PEERS_MAX, PeersFile};
+pub use plan::{BootstrapPlan, BootstrapTarget, Mood, PlanConfig};
 pub use seeds::{SEEDS_MAX, Seed, SeedError, SeedList, SeedOrigin};
