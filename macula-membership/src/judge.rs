@@ -1,0 +1,257 @@
+//! What news does to the list: a member's own word counts, hearsay only starts a suspicion.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use macula_proto::{NodeId, Timestamp};
+
+use crate::effect::{Effect, Effects};
+use crate::machine::Machine;
+use crate::message::{PacketKind, Update};
+use crate::metrics::Refused;
+use crate::overlay::monitors;
+use crate::roster::Entry;
+use crate::suspicion::Span;
+use crate::{Event, Member, MemberState, Rumour, Statement};
+
+/// Up to so many members it is counted who watches a suspect; beyond, each ring has another watcher.
+const COUNTED_MONITORS_MAX: usize = 256;
+
+/// At most so often a node answers somebody else who uses its name.
+const CONTEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Machine {
+    /// One piece of news; `source` brought it, and is not told again.
+    pub(crate) fn on_update(
+        &mut self,
+        now: Timestamp,
+        source: Option<NodeId>,
+        update: &Update,
+        out: &mut Effects,
+    ) {
+        match update {
+            Update::Statement(statement) => self.on_statement(now, source, statement, true, out),
+            Update::Suspect(rumour) | Update::Dead(rumour) => self.on_rumour(now, *rumour, out),
+        }
+    }
+
+    /// A member's own word. `spread` says whether to pass it on.
+    pub(crate) fn on_statement(
+        &mut self,
+        now: Timestamp,
+        source: Option<NodeId>,
+        statement: &Arc<Statement>,
+        spread: bool,
+        out: &mut Effects,
+    ) {
+        let id = statement.id();
+        if id == self.me {
+            self.on_own_word(now, statement);
+            return;
+        }
+        let known = self.roster.get(&id);
+        if let Some(entry) = known
+            && statement.precedence(entry.statement()).is_le()
+        {
+            // A restarted member that lost count gets its own last word, so that it can go above it.
+            if source == Some(id) && statement.incarnation() < entry.incarnation() {
+                let proof = Update::Statement(entry.statement().clone());
+                self.send(id, PacketKind::Gossip, 0, None, vec![proof], out);
+            }
+            return;
+        }
+        if known.is_none() && self.roster.len() >= self.config.members_max && !self.forget_oldest() {
+            self.metrics.refuse(Refused::MembersFull);
+            return;
+        }
+        if statement.verify(&*self.verifier).is_err() {
+            self.metrics.refuse(Refused::Forged);
+            return;
+        }
+        match statement.presence() {
+            Some(_) => self.enlist(now, statement, out),
+            None => self.see_off(now, statement, out),
+        }
+        if spread {
+            self.spread(Update::Statement(statement.clone()), source);
+        }
+    }
+
+    /// Hearsay about a member starts a suspicion, or confirms one. About this node: it is refuted.
+    pub(crate) fn on_rumour(&mut self, now: Timestamp, rumour: Rumour, out: &mut Effects) {
+        if rumour.id == self.me {
+            self.refute(now, rumour);
+            return;
+        }
+        let Some(entry) = self.roster.get(&rumour.id) else { return };
+        // A rumour about a newer life than this node knows of can only be held against the life that it knows.
+        if rumour.incarnation < entry.incarnation() {
+            return;
+        }
+        match entry.state() {
+            MemberState::Alive => self.suspect(now, rumour.id, rumour.by, out),
+            MemberState::Suspect if self.suspicions.confirm(rumour.id, rumour.by) => {
+                let rumour = Rumour { incarnation: entry.incarnation(), ..rumour };
+                self.spread(Update::Suspect(rumour), None);
+            }
+            MemberState::Suspect | MemberState::Dead | MemberState::Left => {}
+        }
+    }
+
+    /// Somebody holds this node for dead or dying. Only a rumour about the very incarnation that it lives under is
+    /// worth an answer: nobody can have a newer word that this node has not signed.
+    pub(crate) fn refute(&mut self, now: Timestamp, rumour: Rumour) {
+        if self.leaving.is_some() || rumour.incarnation != self.own().incarnation() {
+            return;
+        }
+        self.raise(now, rumour.incarnation);
+        self.health.worsen(1);
+        self.metrics.refutations.inc();
+    }
+
+    /// A word in this node's own name. If it is newer than the newest that this process signed, it is from an earlier
+    /// life whose clock was ahead, or another process has the same key: go above it.
+    fn on_own_word(&mut self, now: Timestamp, statement: &Arc<Statement>) {
+        let news = statement.precedence(self.own().statement()).is_gt();
+        if !news || self.leaving.is_some() {
+            return;
+        }
+        let paused = self.contested.is_some_and(|at| now.since(at) < CONTEST_PAUSE);
+        if paused || statement.verify(&*self.verifier).is_err() {
+            return;
+        }
+        self.contested = Some(now);
+        self.raise(now, statement.incarnation());
+    }
+
+    /// Starts to suspect an alive member.
+    pub(crate) fn suspect(&mut self, now: Timestamp, id: NodeId, by: u64, out: &mut Effects) {
+        let Some(entry) = self.roster.get(&id) else { return };
+        let (statement, span) = (entry.statement().clone(), self.span(entry));
+        let incarnation = statement.incarnation();
+        self.roster.put(statement, MemberState::Suspect, now);
+        self.suspicions.start(now, id, by, span);
+        self.spread(Update::Suspect(Rumour { id, incarnation, by }), None);
+        self.metrics.suspected.inc();
+        self.tell(&id, Event::Suspected, out);
+    }
+
+    /// A suspicion ran out.
+    pub(crate) fn bury(&mut self, now: Timestamp, id: NodeId, out: &mut Effects) {
+        let Some(entry) = self.roster.get(&id) else { return };
+        let rumour = self.rumour(entry);
+        self.roster.put(entry.statement().clone(), MemberState::Dead, now);
+        self.take_out(now, id);
+        self.spread(Update::Dead(rumour), None);
+        self.metrics.confirmed.inc();
+        self.tell(&id, Event::Confirmed, out);
+    }
+
+    /// Forgets the dead and departed whose time is over.
+    pub(crate) fn forget(&mut self, now: Timestamp) {
+        while let Some((at, id)) = self.tombs.front().copied()
+            && now.since(at) >= self.config.forget_after
+        {
+            self.tombs.pop_front();
+            self.forget_if_gone_since(at, &id);
+        }
+    }
+
+    /// Makes room: forgets the one who died or left first. Returns whether there was one.
+    fn forget_oldest(&mut self) -> bool {
+        while let Some((at, id)) = self.tombs.pop_front() {
+            if self.forget_if_gone_since(at, &id) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The same id may have come back since, or have gone again and stand further back in the queue.
+    fn forget_if_gone_since(&mut self, at: Timestamp, id: &NodeId) -> bool {
+        let gone = self.roster.get(id).is_some_and(|entry| entry.is_gone_since(at));
+        if gone {
+            self.roster.remove(id);
+        }
+        gone
+    }
+
+    /// A newer alive statement, verified.
+    fn enlist(&mut self, now: Timestamp, statement: &Arc<Statement>, out: &mut Effects) {
+        let id = statement.id();
+        let before = self.roster.get(&id).cloned();
+        // Another word at the same incarnation refutes nothing.
+        let same_life = before.as_ref().filter(|entry| entry.incarnation() == statement.incarnation());
+        let state = same_life.map_or(MemberState::Alive, Entry::state);
+        self.roster.put(statement.clone(), state, now);
+        let Some(after) = self.roster.get(&id).and_then(Entry::member) else { return };
+        if !state.is_present() {
+            return;
+        }
+        self.overlay.insert(statement);
+        let was = before.as_ref().map(Entry::state);
+        if was == Some(MemberState::Suspect) && state == MemberState::Alive {
+            self.suspicions.end(&id);
+            self.metrics.refuted.inc();
+            out.push(Effect::Event(Event::Refuted(after.clone())));
+        }
+        if !was.is_some_and(MemberState::is_present) {
+            self.metrics.joined.inc();
+            out.push(Effect::Event(Event::Joined(after)));
+        } else if before.as_ref().and_then(Entry::member).is_some_and(|before| differs(&before, &after)) {
+            out.push(Effect::Event(Event::Updated(after)));
+        }
+    }
+
+    /// A leave statement, verified.
+    fn see_off(&mut self, now: Timestamp, statement: &Arc<Statement>, out: &mut Effects) {
+        let id = statement.id();
+        let before = self.roster.get(&id).cloned();
+        self.roster.put(statement.clone(), MemberState::Left, now);
+        self.take_out(now, id);
+        let was_present = before.as_ref().filter(|entry| entry.state().is_present());
+        if let Some(member) = was_present.and_then(Entry::member) {
+            self.metrics.left.inc();
+            let since = Timestamp::from_start(Duration::from_millis(
+                now.since_start().as_millis() as u64 / 100 * 100,
+            ));
+            out.push(Effect::Event(Event::Left(Member { state: MemberState::Left, since, ..member })));
+        }
+    }
+
+    /// Removes one who is gone from everything but the list.
+    fn take_out(&mut self, now: Timestamp, id: NodeId) {
+        self.suspicions.end(&id);
+        self.probes.retain(|_, probe| probe.target != id);
+        self.rtts.remove(&id);
+        self.overlay.remove(&id, self.roster.present_statements());
+        self.tombs.push_back((now, id));
+        // Entries of members that came back are left behind; a member can only add one a life, but bound it.
+        if self.tombs.len() > 2 * self.config.members_max {
+            self.tombs.pop_front();
+        }
+    }
+
+    /// How long a suspicion of `entry` lasts now (Lifeguard §IV-B).
+    fn span(&self, entry: &Entry) -> Span {
+        let present = self.roster.present();
+        let scale = (present.max(10) as f64).log10();
+        let min = self.config.suspect_timeout.mul_f64(scale);
+        let watchers = if present <= COUNTED_MONITORS_MAX {
+            monitors(entry.statement(), self.config.rings, self.roster.present_statements())
+        } else {
+            self.config.rings
+        };
+        let confirmations = watchers.saturating_sub(1);
+        Span { min, max: min * self.config.suspect_timeout_max_factor, confirmations }
+    }
+
+    fn tell(&self, id: &NodeId, event: fn(Member) -> Event, out: &mut Effects) {
+        out.extend(self.roster.get(id).and_then(Entry::member).map(event).map(Effect::Event));
+    }
+}
+
+/// Whether what users see of a member changed.
+fn differs(before: &Member, after: &Member) -> bool {
+    before.contact != after.contact || before.tags != after.tags || before.instance != after.instance
+}

@@ -1,0 +1,508 @@
+//! The machine: state, timers, and the ways in. Sans-IO: time and randomness come in, effects go out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use macula_proto::{Contact, NodeId, Signer, Timestamp, UnixMillis, Verifier};
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+
+use crate::effect::{Effect, Effects};
+use crate::health::LocalHealth;
+use crate::member::check_tags;
+use crate::message::{Packet, PacketKind, Update, suspector};
+use crate::metrics::{KindLabel, SwimMetrics};
+use crate::news::News;
+use crate::overlay::{Overlay, positions};
+use crate::probe::{Probe, Relay};
+use crate::roster::{Entry, Roster};
+use crate::statement::Presence;
+use crate::suspicion::Suspicions;
+use crate::{Incarnation, Member, MemberState, Rumour, Statement, SwimConfig, Tags, TagsError};
+
+/// What a [`Machine`] is made of.
+pub struct MachineParts {
+    /// The knobs; valid.
+    pub config: SwimConfig,
+    /// Where this node can be reached. Its id is the signer's.
+    pub contact: Contact,
+    /// Its first tags.
+    pub tags: Tags,
+    /// The smallest incarnation to begin with, for instance from a file. The wall clock is used if it says more.
+    pub incarnation_min: Incarnation,
+    /// Signs in this node's name.
+    pub signer: Arc<dyn Signer>,
+    /// Checks the others' signatures.
+    pub verifier: Arc<dyn Verifier>,
+    /// Where the machine counts.
+    pub metrics: SwimMetrics,
+    /// Wall clock at the time of making the machine.
+    pub unix: UnixMillis,
+    /// Seeds all random choices.
+    pub seed: u64,
+}
+
+/// SWIM with Lifeguard, as a pure state machine.
+///
+/// Call order: [`new`](Self::new); then, as things happen, the `on_…` methods; and
+/// [`on_timeout`](Self::on_timeout) once [`deadline`](Self::deadline) has come. Each appends to `out` what is to be done.
+pub struct Machine {
+    pub(crate) config: SwimConfig,
+    pub(crate) me: NodeId,
+    pub(crate) mark: u64,
+    pub(crate) presence: Presence,
+    pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) verifier: Arc<dyn Verifier>,
+    pub(crate) metrics: SwimMetrics,
+    pub(crate) rng: StdRng,
+    /// Wall clock and own clock at the start, to date statements.
+    origin: (UnixMillis, Timestamp),
+
+    pub(crate) roster: Roster,
+    pub(crate) overlay: Overlay,
+    pub(crate) suspicions: Suspicions,
+    pub(crate) news: News,
+    pub(crate) health: LocalHealth,
+    /// Live connections; as many as the transport's pool has.
+    pub(crate) links: BTreeSet<NodeId>,
+    /// Dials under way for probing.
+    pub(crate) dials: BTreeSet<NodeId>,
+    pub(crate) probes: BTreeMap<u64, Probe>,
+    pub(crate) relays: BTreeMap<u64, Relay>,
+    /// Members to probe out of turn, and whether to tell them that they are believed dead.
+    pub(crate) checks: VecDeque<(NodeId, bool)>,
+    /// Smoothed round-trip times of the overlay's neighbours.
+    pub(crate) rtts: BTreeMap<NodeId, Duration>,
+    /// The dead and the departed, in the order in which they are forgotten.
+    pub(crate) tombs: VecDeque<(Timestamp, NodeId)>,
+    /// Exchanges of member lists that this node asked for.
+    pub(crate) syncs: BTreeSet<NodeId>,
+    pub(crate) leaving: Option<Leaving>,
+    /// When this node last raised its incarnation because somebody else used its name.
+    pub(crate) contested: Option<Timestamp>,
+    sequence: u64,
+    pub(crate) turn: u32,
+    pub(crate) timers: Timers,
+}
+
+/// The periodic timers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timers {
+    pub(crate) probe: Timestamp,
+    pub(crate) gossip: Timestamp,
+    pub(crate) sync: Timestamp,
+    pub(crate) recontact: Timestamp,
+}
+
+/// A goodbye under way.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    sequence: u64,
+    waiting: BTreeSet<NodeId>,
+    resend: Timestamp,
+    statement: Arc<Statement>,
+}
+
+impl Machine {
+    /// A machine that knows only itself.
+    pub fn new(parts: MachineParts, now: Timestamp) -> Self {
+        let MachineParts { config, contact, tags, incarnation_min, signer, verifier, metrics, unix, seed } =
+            parts;
+        let me = signer.public_key().node_id();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let contact = Arc::new(Contact { id: me, ..contact });
+        let presence = Presence { contact, tags: Arc::new(tags), instance: rng.next_u64() };
+        let roster = Roster::new(rng.next_u64());
+        let timers = first_timers(&config, now, &mut rng);
+        let mut machine = Self {
+            me,
+            mark: suspector(&me),
+            presence,
+            signer,
+            verifier,
+            metrics,
+            rng,
+            origin: (unix, now),
+            roster,
+            overlay: Overlay::new(me, positions(&me), config.rings),
+            suspicions: Suspicions::default(),
+            news: News::new(config.news_max),
+            health: LocalHealth::default(),
+            links: BTreeSet::new(),
+            dials: BTreeSet::new(),
+            probes: BTreeMap::new(),
+            relays: BTreeMap::new(),
+            checks: VecDeque::new(),
+            rtts: BTreeMap::new(),
+            tombs: VecDeque::new(),
+            syncs: BTreeSet::new(),
+            leaving: None,
+            contested: None,
+            sequence: 0,
+            turn: 0,
+            timers,
+            config,
+        };
+        machine.proclaim(now, incarnation_min.max(Incarnation(unix.0)));
+        machine
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.me
+    }
+
+    /// This node as a member. After a goodbye its state is `Left`.
+    pub fn local(&self) -> Member {
+        let presence = self.presence.clone();
+        let own = self.own();
+        Member {
+            contact: presence.contact,
+            tags: presence.tags,
+            instance: presence.instance,
+            state: own.state(),
+            incarnation: own.incarnation(),
+            since: own.member().map(|member| member.since).unwrap_or_default(),
+        }
+    }
+
+    /// Everybody who counts as there, this node included (unless it left), in no particular order.
+    pub fn members(&self) -> impl Iterator<Item = Member> {
+        self.roster.iter().filter(|entry| entry.state().is_present()).filter_map(Entry::member)
+    }
+
+    /// How many count as there.
+    pub fn members_len(&self) -> usize {
+        self.roster.present()
+    }
+
+    /// Grows with every change of the member list.
+    pub fn version(&self) -> u64 {
+        self.roster.version()
+    }
+
+    /// How many are under suspicion.
+    pub fn suspects_len(&self) -> usize {
+        self.suspicions.len()
+    }
+
+    /// What is believed about `id`; `None` if nothing is known.
+    pub fn state_of(&self, id: &NodeId) -> Option<MemberState> {
+        self.roster.get(id).map(Entry::state)
+    }
+
+    /// The newest incarnation of `id` that is known.
+    pub fn incarnation_of(&self, id: &NodeId) -> Option<Incarnation> {
+        self.roster.get(id).map(Entry::incarnation)
+    }
+
+    /// Lifeguard's score: 0 is well, 8 is worst.
+    pub fn health_score(&self) -> u32 {
+        self.health.score()
+    }
+
+    /// With whom this node keeps links for probing and gossip.
+    pub fn neighbours(&self) -> Vec<NodeId> {
+        self.overlay.neighbours()
+    }
+
+    /// When [`on_timeout`](Self::on_timeout) is to be called next.
+    pub fn deadline(&self) -> Timestamp {
+        if let Some(leaving) = &self.leaving {
+            return leaving.resend;
+        }
+        let timers = self.timers;
+        let periodic = timers.probe.min(timers.sync).min(timers.recontact);
+        let gossip = (!self.news.is_empty() && !self.links.is_empty()).then_some(timers.gossip);
+        let probes = self.probes.values().map(|probe| probe.deadline).min();
+        let relays = self.relays.values().map(Relay::deadline).min();
+        let soonest = [gossip, self.suspicions.deadline(), probes, relays].into_iter().flatten().min();
+        soonest.map_or(periodic, |at| at.min(periodic))
+    }
+
+    /// Handles every timer that is due by `now`.
+    pub fn on_timeout(&mut self, now: Timestamp, out: &mut Effects) {
+        if self.leaving.is_some() {
+            self.resend_goodbye(now, out);
+            return;
+        }
+        while let Some(id) = self.suspicions.expired(now) {
+            self.bury(now, id, out);
+        }
+        self.expire_probes(now, out);
+        self.expire_relays(now, out);
+        if now >= self.timers.probe {
+            self.timers.probe = now + self.health.stretch(self.config.protocol_period);
+            self.forget(now);
+            self.probe_next(now, out);
+        }
+        if now >= self.timers.gossip && !self.news.is_empty() {
+            self.timers.gossip = now + self.config.gossip_interval;
+            self.gossip(out);
+        }
+        if now >= self.timers.sync {
+            self.sync_next(now, out);
+        }
+        if now >= self.timers.recontact {
+            self.recontact_next(now, out);
+        }
+    }
+
+    /// A datagram arrived from the authenticated peer `from`.
+    pub fn on_packet(&mut self, now: Timestamp, from: NodeId, packet: &Packet, out: &mut Effects) {
+        self.metrics.received.get_or_create(&KindLabel { kind: packet.kind }).inc();
+        for update in &packet.updates {
+            self.on_update(now, Some(from), update, out);
+        }
+        match packet.kind {
+            PacketKind::Ping => {
+                let told = self.belief_to_refute(&from);
+                self.send(from, PacketKind::Ack, packet.sequence, None, told, out);
+            }
+            PacketKind::Ack => self.on_ack(now, from, packet.sequence, out),
+            PacketKind::PingReq => {
+                if let Some(target) = packet.target {
+                    self.on_ping_req(now, from, packet.sequence, target, out);
+                }
+            }
+            PacketKind::Nack => self.on_nack(from, packet.sequence),
+            PacketKind::Gossip => {}
+        }
+    }
+
+    /// A connection to `id` is up. Saying so twice does no harm.
+    pub fn on_link_up(&mut self, now: Timestamp, id: NodeId, out: &mut Effects) {
+        self.links.insert(id);
+        self.dials.remove(&id);
+        self.probes_linked(now, id, out);
+        if self.leaving.is_none() && self.state_of(&id) == Some(MemberState::Dead) {
+            self.sync_with(id, out);
+        }
+    }
+
+    /// The connection to `id` is gone. A neighbour is probed at once.
+    pub fn on_link_down(&mut self, now: Timestamp, id: NodeId) {
+        self.links.remove(&id);
+        if self.leaving.is_none() && self.overlay.contains(&id) && self.check(id, false) {
+            self.timers.probe = self.timers.probe.min(now + self.config.gossip_interval);
+        }
+    }
+
+    /// A dial that [`Effect::Connect`] asked for failed. `local` says that the reason lies here (no room for another
+    /// connection), and so says nothing about the member.
+    pub fn on_dial_failed(&mut self, now: Timestamp, id: NodeId, local: bool, out: &mut Effects) {
+        self.dials.remove(&id);
+        if !self.links.contains(&id) {
+            self.probes_unlinked(now, id, local, out);
+        }
+    }
+
+    /// The driver was started anew: dials and exchanges under way are lost, and these are the live connections.
+    pub fn on_restart(&mut self, links: impl IntoIterator<Item = NodeId>) {
+        self.links = links.into_iter().collect();
+        self.dials.clear();
+        self.syncs.clear();
+        self.drop_dialling();
+    }
+
+    /// Links that the machine believes live and that are not among `live`.
+    pub fn links_not_in(&self, live: &[NodeId]) -> Vec<NodeId> {
+        self.links.iter().copied().filter(|id| !live.contains(id)).collect()
+    }
+
+    /// Replaces this node's tags and tells the others.
+    ///
+    /// # Errors
+    /// [`TagsError`]; nothing has changed then.
+    pub fn set_tags(&mut self, now: Timestamp, tags: Tags, out: &mut Effects) -> Result<(), TagsError> {
+        check_tags(&tags)?;
+        if *self.presence.tags == tags || self.leaving.is_some() {
+            return Ok(());
+        }
+        self.presence.tags = Arc::new(tags);
+        self.raise(now, Incarnation::default());
+        out.push(Effect::Event(crate::Event::Updated(self.local())));
+        Ok(())
+    }
+
+    /// Says goodbye to the neighbours, again and again until all have acknowledged; then comes
+    /// [`Effect::Departed`]. From now on this node only answers.
+    pub fn leave(&mut self, now: Timestamp, out: &mut Effects) {
+        if self.leaving.is_some() {
+            return;
+        }
+        let incarnation = self.own().incarnation();
+        let statement = Arc::new(Statement::leave(&*self.signer, self.me, incarnation, self.unix(now)));
+        self.roster.put(statement.clone(), MemberState::Left, now);
+        self.news.push(Update::Statement(statement.clone()), None);
+        self.probes.clear();
+        self.relays.clear();
+        let sequence = self.next_sequence();
+        let waiting = self.gossip_partners(2 * self.config.rings).into_iter().collect();
+        self.leaving = Some(Leaving { sequence, waiting, resend: now, statement });
+        self.resend_goodbye(now, out);
+    }
+
+    /// Comes back after a goodbye, if there was one.
+    pub fn rejoin(&mut self, now: Timestamp) {
+        if self.leaving.take().is_some() {
+            self.timers = first_timers(&self.config, now, &mut self.rng);
+            self.raise(now, Incarnation::default());
+        }
+    }
+
+    fn resend_goodbye(&mut self, now: Timestamp, out: &mut Effects) {
+        let Some(mut leaving) = self.leaving.take() else { return };
+        if now >= leaving.resend {
+            leaving.resend = now + self.config.gossip_interval;
+            leaving.waiting.retain(|id| self.links.contains(id));
+            for id in &leaving.waiting {
+                let goodbye = vec![Update::Statement(leaving.statement.clone())];
+                self.send(*id, PacketKind::Ping, leaving.sequence, None, goodbye, out);
+            }
+            if leaving.waiting.is_empty() {
+                leaving.resend = never();
+                out.push(Effect::Departed);
+            }
+        }
+        self.leaving = Some(leaving);
+    }
+
+    pub(crate) fn on_goodbye_acked(&mut self, from: NodeId, sequence: u64, out: &mut Effects) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if leaving.sequence == sequence && leaving.waiting.remove(&from) && leaving.waiting.is_empty() {
+            leaving.resend = never();
+            out.push(Effect::Departed);
+        }
+    }
+
+    /// What `id` should hear about itself first, if this node believes it to be anything but alive (Lifeguard §IV-C).
+    /// The dead also get their own last word back: they may have lost count of their incarnations.
+    pub(crate) fn belief_to_refute(&self, id: &NodeId) -> Vec<Update> {
+        let Some(entry) = self.roster.get(id) else { return Vec::new() };
+        let rumour = self.rumour(entry);
+        match entry.state() {
+            MemberState::Alive => Vec::new(),
+            MemberState::Suspect => vec![Update::Suspect(rumour)],
+            MemberState::Dead => vec![Update::Statement(entry.statement().clone()), Update::Dead(rumour)],
+            MemberState::Left => vec![Update::Statement(entry.statement().clone())],
+        }
+    }
+
+    pub(crate) fn rumour(&self, entry: &Entry) -> Rumour {
+        Rumour { id: entry.id(), incarnation: entry.incarnation(), by: self.mark }
+    }
+
+    /// Sends a packet with `first` and as much news as fits behind.
+    pub(crate) fn send(
+        &mut self,
+        to: NodeId,
+        kind: PacketKind,
+        sequence: u64,
+        target: Option<NodeId>,
+        first: Vec<Update>,
+        out: &mut Effects,
+    ) {
+        let mut updates = first;
+        let used: usize = updates.iter().map(Update::wire_len).sum();
+        let room = crate::message::UPDATES_BYTES_MAX.saturating_sub(used);
+        let sends_max = self.sends_max();
+        self.news.take(&to, room, sends_max, &mut updates);
+        self.metrics.sent.get_or_create(&KindLabel { kind }).inc();
+        self.metrics.gossip_transmitted.inc_by(updates.len() as u64);
+        out.push(Effect::Send { to, packet: Packet { kind, sequence, target, updates } });
+    }
+
+    fn gossip(&mut self, out: &mut Effects) {
+        for to in self.gossip_partners(self.config.gossip_fanout) {
+            if self.news.is_empty() {
+                return;
+            }
+            let before = out.len();
+            self.send(to, PacketKind::Gossip, 0, None, Vec::new(), out);
+            let nothing_for_it =
+                matches!(out.last(), Some(Effect::Send { packet, .. }) if packet.updates.is_empty());
+            if nothing_for_it {
+                out.truncate(before);
+            }
+        }
+    }
+
+    /// Linked members to gossip with: neighbours first, others if there are not enough of those.
+    pub(crate) fn gossip_partners(&mut self, wanted: usize) -> Vec<NodeId> {
+        let neighbours = self.overlay.neighbours();
+        let (mut near, mut far): (Vec<NodeId>, Vec<NodeId>) =
+            self.links.iter().copied().partition(|id| neighbours.binary_search(id).is_ok());
+        draw(&mut near, wanted, &mut self.rng);
+        let missing = wanted - near.len();
+        far.retain(|id| self.roster.get(id).is_none_or(|entry| entry.state().is_present()));
+        draw(&mut far, missing, &mut self.rng);
+        near.extend(far);
+        near
+    }
+
+    /// How often one piece of news is sent: λ · log2(n).
+    fn sends_max(&self) -> u32 {
+        let log = usize::BITS - self.roster.present().leading_zeros();
+        self.config.retransmit_multiplier * log.max(1)
+    }
+
+    /// Signs a newer word of this node's own, above everything that anybody has, and spreads it.
+    pub(crate) fn raise(&mut self, now: Timestamp, above: Incarnation) {
+        let incarnation = self.own().incarnation().max(above).next();
+        self.proclaim(now, incarnation);
+    }
+
+    fn proclaim(&mut self, now: Timestamp, incarnation: Incarnation) {
+        let unix = self.unix(now);
+        let statement = Arc::new(Statement::alive(&*self.signer, incarnation, self.presence.clone(), unix));
+        self.roster.put(statement.clone(), MemberState::Alive, now);
+        self.spread(Update::Statement(statement), None);
+    }
+
+    pub(crate) fn spread(&mut self, update: Update, source: Option<NodeId>) {
+        if self.news.push(update, source) {
+            self.metrics.gossip_dropped.inc();
+        }
+    }
+
+    pub(crate) fn own(&self) -> &Entry {
+        self.roster.get(&self.me).expect("this node is in its own list from the start and never removed")
+    }
+
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    fn unix(&self, now: Timestamp) -> UnixMillis {
+        let (unix, start) = self.origin;
+        UnixMillis(unix.0.saturating_add(now.since(start).as_millis() as u64))
+    }
+}
+
+/// Periodic work begins at a random point of its interval, so that nodes started together do not march in step.
+fn first_timers(config: &SwimConfig, now: Timestamp, rng: &mut StdRng) -> Timers {
+    let mut within = |interval: Duration| now + interval.mul_f64(rng.random_range(0.0..1.0));
+    Timers {
+        probe: within(config.protocol_period),
+        gossip: within(config.gossip_interval),
+        sync: within(config.sync_interval),
+        recontact: within(config.recontact_interval),
+    }
+}
+
+/// Keeps `count` of `from`, drawn at random.
+pub(crate) fn draw(from: &mut Vec<NodeId>, count: usize, rng: &mut StdRng) {
+    let count = count.min(from.len());
+    for i in 0..count {
+        let j = rng.random_range(i..from.len());
+        from.swap(i, j);
+    }
+    from.truncate(count);
+}
+
+const fn never() -> Timestamp {
+    Timestamp::from_start(Duration::MAX)
+}

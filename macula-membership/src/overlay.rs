@@ -1,0 +1,112 @@
+//! The monitoring overlay: whom this node probes, and with whom it gossips first.
+//!
+//! On each of a few rings the members are ordered by SHA-256(ring number ‖ id). A node probes its successor on each ring and
+//! is probed by its predecessors; so it keeps two links a ring, however many members there are, and every
+//! member is watched from as many sides (the idea of Rapid §4.1, with fewer rings).
+
+use macula_proto::NodeId;
+use sha2::{Digest, Sha256};
+
+use crate::Statement;
+
+/// Most rings.
+pub(crate) const RINGS_MAX: usize = 8;
+
+/// Where a node stands on each ring.
+pub(crate) fn positions(id: &NodeId) -> [u64; RINGS_MAX] {
+    std::array::from_fn(|ring| {
+        let hash = Sha256::new().chain_update([ring as u8]).chain_update(id.as_bytes()).finalize();
+        u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
+    })
+}
+
+/// This node's neighbours on each ring, among the members that count as there.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    me: NodeId,
+    here: [u64; RINGS_MAX],
+    rings: Vec<Ring>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ring {
+    successor: Option<Neighbour>,
+    predecessor: Option<Neighbour>,
+}
+
+/// A member and how far along the ring it is. Ordered by distance, then by id, should two ever share a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Neighbour {
+    distance: u64,
+    id: NodeId,
+}
+
+impl Overlay {
+    pub(crate) fn new(me: NodeId, here: [u64; RINGS_MAX], rings: usize) -> Self {
+        Self { me, here, rings: vec![Ring::default(); rings] }
+    }
+
+    /// A member is there: it may be nearer than a neighbour.
+    pub(crate) fn insert(&mut self, member: &Statement) {
+        let id = member.id();
+        if id == self.me {
+            return;
+        }
+        let there = member.positions();
+        for (ring, (here, there)) in self.rings.iter_mut().zip(self.here.iter().zip(there)) {
+            nearer(&mut ring.successor, Neighbour { distance: there.wrapping_sub(*here), id });
+            nearer(&mut ring.predecessor, Neighbour { distance: here.wrapping_sub(*there), id });
+        }
+    }
+
+    /// A member is gone; `rest` are those who are still there. Costs nothing unless it was a neighbour.
+    pub(crate) fn remove<'a>(&mut self, gone: &NodeId, rest: impl Iterator<Item = &'a Statement>) {
+        if !self.contains(gone) {
+            return;
+        }
+        self.rings.fill(Ring::default());
+        for member in rest {
+            self.insert(member);
+        }
+    }
+
+    /// The successor on one ring; `turn` counts round and round.
+    pub(crate) fn successor(&self, turn: usize) -> Option<NodeId> {
+        self.rings[turn % self.rings.len()].successor.map(|neighbour| neighbour.id)
+    }
+
+    /// Successors and predecessors, each once, in order of id.
+    pub(crate) fn neighbours(&self) -> Vec<NodeId> {
+        let both = self.rings.iter().flat_map(|ring| [ring.successor, ring.predecessor]);
+        let mut ids: Vec<NodeId> = both.flatten().map(|neighbour| neighbour.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    pub(crate) fn contains(&self, id: &NodeId) -> bool {
+        let is = |neighbour: Option<Neighbour>| neighbour.is_some_and(|neighbour| neighbour.id == *id);
+        self.rings.iter().any(|ring| is(ring.successor) || is(ring.predecessor))
+    }
+}
+
+/// How many different members watch `subject`: its predecessors on `rings` rings among `members`.
+pub(crate) fn monitors<'a>(
+    subject: &Statement,
+    rings: usize,
+    members: impl Iterator<Item = &'a Statement>,
+) -> usize {
+    let mut overlay = Overlay::new(subject.id(), *subject.positions(), rings);
+    members.for_each(|member| overlay.insert(member));
+    let mut watching: Vec<NodeId> =
+        overlay.rings.iter().filter_map(|ring| ring.predecessor).map(|neighbour| neighbour.id).collect();
+    watching.sort_unstable();
+    watching.dedup();
+    watching.len()
+}
+
+fn nearer(slot: &mut Option<Neighbour>, candidate: Neighbour) {
+    if slot.is_none_or(|current| candidate < current) {
+        *slot = Some(candidate);
+    }
+}

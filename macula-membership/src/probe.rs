@@ -1,0 +1,349 @@
+//! Probes: direct, then through helpers, and being a helper.
+//!
+//! ```text
+//!   not linked           linked                no ack in time             no ack in time
+//!   Dialling ──────────▶ Direct ─────────────▶ Indirect ────────────────▶ suspect
+//!      │   dial failed      │ ack                 │ ack, from the target or a helper
+//!      └────────────────────┼─────▶ Indirect      │
+//!                           ▼                     ▼
+//!                         done                  done
+//! ```
+
+use std::time::Duration;
+
+use macula_proto::{NodeId, Timestamp};
+use rand::RngExt as _;
+
+use crate::MemberState;
+use crate::effect::{Effect, Effects};
+use crate::machine::{Machine, draw};
+use crate::message::{PacketKind, Update};
+use crate::metrics::Refused;
+use crate::roster::Entry;
+
+/// Probes under way at once.
+const PROBES_MAX: usize = 16;
+
+/// Requests of others to probe somebody, under way at once.
+const RELAYS_MAX: usize = 128;
+
+/// Members waiting to be probed out of turn.
+const CHECKS_MAX: usize = 64;
+
+/// One probe of ours.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) target: NodeId,
+    pub(crate) deadline: Timestamp,
+    phase: Phase,
+    sent: Timestamp,
+    helpers: Vec<NodeId>,
+    nacks: u32,
+    /// Tell the target that it is believed dead elsewhere.
+    notice: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Dialling,
+    Direct,
+    Indirect,
+}
+
+/// A probe in somebody else's name.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    origin: NodeId,
+    origin_sequence: u64,
+    target: NodeId,
+    pinged: bool,
+    /// When to say that the target has not answered; `None` once that is done.
+    nack: Option<Timestamp>,
+    expires: Timestamp,
+}
+
+impl Relay {
+    pub(crate) fn deadline(&self) -> Timestamp {
+        self.nack.unwrap_or(self.expires)
+    }
+}
+
+impl Machine {
+    /// One protocol period: the successor on the next ring (or, rarely, anybody), and one member out of turn.
+    pub(crate) fn probe_next(&mut self, now: Timestamp, out: &mut Effects) {
+        self.turn = self.turn.wrapping_add(1);
+        let every = self.config.random_probe_every;
+        let anybody = every > 0 && self.turn.is_multiple_of(every);
+        let target = if anybody { self.random_member() } else { self.overlay.successor(self.turn as usize) };
+        if let Some(target) = target {
+            self.start_probe(now, target, false, out);
+        }
+        while let Some((id, notice)) = self.checks.pop_front() {
+            if self.roster.get(&id).is_some_and(|entry| entry.state().is_present()) {
+                self.start_probe(now, id, notice, out);
+                break;
+            }
+        }
+    }
+
+    /// Puts a member down for a probe out of turn. Returns whether it was not down for one yet.
+    pub(crate) fn check(&mut self, id: NodeId, notice: bool) -> bool {
+        let waits = self.checks.iter().any(|(other, _)| *other == id);
+        let room = !waits && self.checks.len() < CHECKS_MAX && id != self.me;
+        if room {
+            self.checks.push_back((id, notice));
+        }
+        room
+    }
+
+    pub(crate) fn on_ack(&mut self, now: Timestamp, from: NodeId, sequence: u64, out: &mut Effects) {
+        if let Some(probe) = self.probes.get(&sequence)
+            && (probe.target == from || probe.helpers.contains(&from))
+        {
+            // Only a direct answer to a direct probe measures the path.
+            if probe.target == from && probe.phase == Phase::Direct {
+                self.learn_rtt(from, now - probe.sent);
+            }
+            self.probes.remove(&sequence);
+            self.health.improve();
+        } else if self.relays.get(&sequence).is_some_and(|relay| relay.target == from)
+            && let Some(relay) = self.relays.remove(&sequence)
+        {
+            self.send(relay.origin, PacketKind::Ack, relay.origin_sequence, None, Vec::new(), out);
+        } else {
+            self.on_goodbye_acked(from, sequence, out);
+        }
+    }
+
+    pub(crate) fn on_nack(&mut self, from: NodeId, sequence: u64) {
+        if let Some(probe) = self.probes.get_mut(&sequence)
+            && let Some(at) = probe.helpers.iter().position(|helper| *helper == from)
+        {
+            // Each helper counts once; its ack is still welcome, so it only moves to the back of the count.
+            if at >= probe.nacks as usize {
+                probe.helpers.swap(at, probe.nacks as usize);
+                probe.nacks += 1;
+            }
+        }
+    }
+
+    /// Somebody asks this node to probe `target`.
+    pub(crate) fn on_ping_req(
+        &mut self,
+        now: Timestamp,
+        origin: NodeId,
+        origin_sequence: u64,
+        target: NodeId,
+        out: &mut Effects,
+    ) {
+        if target == self.me {
+            self.send(origin, PacketKind::Ack, origin_sequence, None, Vec::new(), out);
+            return;
+        }
+        let contact = self.roster.get(&target).and_then(Entry::member).map(|member| member.contact);
+        let linked = self.links.contains(&target);
+        let dialling = self.dials.contains(&target) || self.dials.len() < self.config.dials_max;
+        let possible = linked || (contact.is_some() && dialling);
+        if !possible || self.relays.len() >= RELAYS_MAX || self.leaving.is_some() {
+            self.metrics.refuse(Refused::Overloaded);
+            self.send(origin, PacketKind::Nack, origin_sequence, None, Vec::new(), out);
+            return;
+        }
+        let sequence = self.next_sequence();
+        let nack = now + self.config.probe_timeout.mul_f64(0.8);
+        let expires = now + self.config.probe_timeout * 4;
+        let relay = Relay { origin, origin_sequence, target, pinged: linked, nack: Some(nack), expires };
+        self.relays.insert(sequence, relay);
+        if linked {
+            self.ping(target, sequence, false, out);
+        } else if let Some(contact) = contact
+            && self.dials.insert(target)
+        {
+            out.push(Effect::Connect(contact));
+        }
+    }
+
+    /// A link came up: what waited for it goes out.
+    pub(crate) fn probes_linked(&mut self, now: Timestamp, id: NodeId, out: &mut Effects) {
+        let timeout = self.direct_timeout(&id);
+        let mut pings = Vec::new();
+        for (sequence, probe) in &mut self.probes {
+            if probe.target == id && probe.phase == Phase::Dialling {
+                (probe.phase, probe.sent, probe.deadline) = (Phase::Direct, now, now + timeout);
+                pings.push((*sequence, probe.notice));
+            }
+        }
+        for (sequence, relay) in &mut self.relays {
+            if relay.target == id && !relay.pinged {
+                relay.pinged = true;
+                pings.push((*sequence, false));
+            }
+        }
+        for (sequence, notice) in pings {
+            self.ping(id, sequence, notice, out);
+        }
+    }
+
+    /// A dial failed: for its probe that is a direct probe without answer, unless the reason lies here.
+    pub(crate) fn probes_unlinked(&mut self, now: Timestamp, id: NodeId, local: bool, out: &mut Effects) {
+        let waiting = |probe: &Probe| probe.target == id && probe.phase == Phase::Dialling;
+        if local {
+            self.probes.retain(|_, probe| !waiting(probe));
+            return;
+        }
+        let failed: Vec<u64> =
+            self.probes.iter().filter(|(_, probe)| waiting(probe)).map(|(sequence, _)| *sequence).collect();
+        for sequence in failed {
+            self.ask_helpers(now, sequence, out);
+        }
+    }
+
+    pub(crate) fn drop_dialling(&mut self) {
+        self.probes.retain(|_, probe| probe.phase != Phase::Dialling);
+    }
+
+    pub(crate) fn expire_probes(&mut self, now: Timestamp, out: &mut Effects) {
+        let due: Vec<(u64, Phase)> = self
+            .probes
+            .iter()
+            .filter(|(_, probe)| probe.deadline <= now)
+            .map(|(sequence, probe)| (*sequence, probe.phase))
+            .collect();
+        for (sequence, phase) in due {
+            match phase {
+                Phase::Dialling | Phase::Direct => self.ask_helpers(now, sequence, out),
+                Phase::Indirect => self.give_up(now, sequence, out),
+            }
+        }
+    }
+
+    pub(crate) fn expire_relays(&mut self, now: Timestamp, out: &mut Effects) {
+        let mut nacks = Vec::new();
+        self.relays.retain(|_, relay| {
+            if relay.nack.is_some_and(|at| at <= now) {
+                relay.nack = None;
+                nacks.push((relay.origin, relay.origin_sequence));
+            }
+            relay.expires > now
+        });
+        for (origin, sequence) in nacks {
+            self.send(origin, PacketKind::Nack, sequence, None, Vec::new(), out);
+        }
+    }
+
+    fn start_probe(&mut self, now: Timestamp, target: NodeId, notice: bool, out: &mut Effects) {
+        let probed = self.probes.values().any(|probe| probe.target == target);
+        if probed || self.probes.len() >= PROBES_MAX {
+            return;
+        }
+        let linked = self.links.contains(&target);
+        if !linked && !self.dial(target, out) {
+            return;
+        }
+        let sequence = self.next_sequence();
+        let (phase, timeout) = if linked {
+            (Phase::Direct, self.direct_timeout(&target))
+        } else {
+            (Phase::Dialling, self.config.stream_timeout)
+        };
+        let probe = Probe {
+            target,
+            deadline: now + timeout,
+            phase,
+            sent: now,
+            helpers: Vec::new(),
+            nacks: 0,
+            notice,
+        };
+        self.probes.insert(sequence, probe);
+        if linked {
+            self.ping(target, sequence, notice, out);
+        }
+    }
+
+    /// Makes sure that a dial is under way, within the limit.
+    fn dial(&mut self, target: NodeId, out: &mut Effects) -> bool {
+        if self.dials.contains(&target) {
+            return true;
+        }
+        let contact = self.roster.get(&target).and_then(Entry::member).map(|member| member.contact);
+        let Some(contact) = contact.filter(|_| self.dials.len() < self.config.dials_max) else {
+            return false;
+        };
+        self.dials.insert(target);
+        out.push(Effect::Connect(contact));
+        true
+    }
+
+    fn ping(&mut self, target: NodeId, sequence: u64, notice: bool, out: &mut Effects) {
+        let mut told = self.belief_to_refute(&target);
+        if notice
+            && told.is_empty()
+            && let Some(entry) = self.roster.get(&target)
+        {
+            told.push(Update::Dead(self.rumour(entry)));
+        }
+        self.send(target, PacketKind::Ping, sequence, None, told, out);
+    }
+
+    /// The direct probe had no answer: ask others to try (SWIM §3.1).
+    fn ask_helpers(&mut self, now: Timestamp, sequence: u64, out: &mut Effects) {
+        let Some(target) = self.probes.get(&sequence).map(|probe| probe.target) else { return };
+        self.metrics.probes_failed.inc();
+        let mut helpers: Vec<NodeId> = self.links.iter().copied().filter(|id| *id != target).collect();
+        helpers.retain(|id| self.state_of(id) == Some(MemberState::Alive));
+        draw(&mut helpers, self.config.indirect_count, &mut self.rng);
+        for helper in &helpers {
+            self.send(*helper, PacketKind::PingReq, sequence, Some(target), Vec::new(), out);
+        }
+        let wait = self.health.stretch(self.config.probe_timeout * 2);
+        if let Some(probe) = self.probes.get_mut(&sequence) {
+            (probe.phase, probe.deadline, probe.helpers) = (Phase::Indirect, now + wait, helpers);
+        }
+    }
+
+    /// Nobody could reach the target. Helpers that did not even say so point at this node (Lifeguard §IV-A).
+    fn give_up(&mut self, now: Timestamp, sequence: u64, out: &mut Effects) {
+        let Some(probe) = self.probes.remove(&sequence) else { return };
+        let asked = probe.helpers.len() as u32;
+        self.health.worsen(if asked == 0 { 1 } else { asked - probe.nacks });
+        match self.state_of(&probe.target) {
+            Some(MemberState::Alive) => self.suspect(now, probe.target, self.mark, out),
+            Some(MemberState::Suspect) => {
+                let Some(rumour) = self.roster.get(&probe.target).map(|entry| self.rumour(entry)) else {
+                    return;
+                };
+                if self.suspicions.confirm(probe.target, self.mark) {
+                    self.spread(Update::Suspect(rumour), None);
+                }
+            }
+            Some(MemberState::Dead | MemberState::Left) | None => {}
+        }
+    }
+
+    /// How long a direct probe waits: three round trips if that is more than configured, stretched by local health.
+    fn direct_timeout(&self, target: &NodeId) -> Duration {
+        let rtt = self.rtts.get(target).copied().unwrap_or_default();
+        self.health.stretch(self.config.probe_timeout.max(rtt * 3))
+    }
+
+    fn learn_rtt(&mut self, id: NodeId, sample: Duration) {
+        if !self.overlay.contains(&id) {
+            return;
+        }
+        // The usual smoothing: seven parts old, one part new (RFC 6298 §2).
+        let smoothed = self.rtts.get(&id).map_or(sample, |old| (*old * 7 + sample) / 8);
+        self.rtts.insert(id, smoothed);
+        if self.rtts.len() > 4 * self.config.rings {
+            self.rtts.retain(|id, _| self.overlay.contains(id));
+        }
+    }
+
+    /// Somebody present, drawn at random; `None` if a few draws hit only others.
+    pub(crate) fn random_member(&mut self) -> Option<NodeId> {
+        (0..8).find_map(|_| {
+            let entry = self.roster.at(self.rng.random_range(0..self.roster.len()));
+            (entry.state().is_present() && entry.id() != self.me).then(|| entry.id())
+        })
+    }
+}

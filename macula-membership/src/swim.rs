@@ -1,0 +1,337 @@
+//! The handle: what the node and its transport talk to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use macula_proto::{Clock, Frame, NodeId, Signer, Timestamp, Verifier};
+use macula_transport::{PeerEvent, ResetCode, StreamTx as _, Target, Transport, TransportError};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::task::JoinSet;
+
+use crate::driver::SwimDriver;
+use crate::effect::{Effect, Effects};
+use crate::exchange;
+use crate::inbox::{Errand, Inbox, Input};
+use crate::machine::{Machine, MachineParts};
+use crate::metrics::{Refused, SwimMetrics};
+use crate::{
+    EventReceiver, Incarnation, Joined, Member, Membership, MembershipError, SeedFailure, SwimConfig,
+    SyncError, Tags,
+};
+
+/// Most seeds that are remembered.
+const SEEDS_MAX: usize = 16;
+
+/// How often an exchange with a seed is tried that answers, but is too busy for it.
+const JOIN_ATTEMPTS: u32 = 4;
+
+/// SWIM over a transport. Cheap to clone; all clones are the same node.
+///
+/// It does nothing by itself: somebody runs a [`SwimDriver`], and routes what the transport delivers to
+/// [`on_datagram`](Self::on_datagram), [`on_stream`](Self::on_stream) and [`on_peer`](Self::on_peer).
+pub struct Swim<T: Transport> {
+    pub(crate) shared: Arc<Shared<T>>,
+}
+
+impl<T: Transport> Clone for Swim<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<T: Transport> std::fmt::Debug for Swim<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Swim({}, {} members)", self.shared.id.short(), self.shared.snapshot.load().len())
+    }
+}
+
+/// What all clones share.
+pub(crate) struct Shared<T> {
+    pub(crate) id: NodeId,
+    pub(crate) transport: T,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: SwimConfig,
+    pub(crate) metrics: SwimMetrics,
+    pub(crate) inbox: Inbox,
+    /// Rung when an input came or a timer may have moved.
+    pub(crate) wake: Notify,
+    machine: Mutex<Machine>,
+    snapshot: ArcSwap<Snapshot>,
+    events: broadcast::Sender<crate::Event>,
+    departed: watch::Sender<bool>,
+    pub(crate) seeds: Mutex<Vec<Target>>,
+    /// Exchanges that others asked for.
+    answering: Semaphore,
+}
+
+/// The members at one version of the list, in order of id.
+struct Snapshot {
+    version: u64,
+    members: Arc<[Member]>,
+}
+
+impl Snapshot {
+    fn len(&self) -> usize {
+        self.members.len()
+    }
+}
+
+/// What a [`Swim`] may be given besides the necessary.
+#[derive(Clone, Debug, Default)]
+pub struct SwimOptions {
+    /// The knobs; must be [valid](SwimConfig::validate).
+    pub config: SwimConfig,
+    /// The first tags; those past the limits are refused.
+    pub tags: Tags,
+    /// The smallest incarnation to begin with: one that was saved, plus one. The wall clock counts if it says more.
+    pub incarnation_min: Incarnation,
+}
+
+impl<T: Transport> Swim<T> {
+    /// A membership that knows only this node, and its first driver.
+    ///
+    /// `signer` must be the key of the transport's identity; `seed` feeds all random choices.
+    pub fn new(
+        transport: T,
+        config: SwimConfig,
+        signer: Arc<dyn Signer>,
+        verifier: Arc<dyn Verifier>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> (Self, SwimDriver<T>) {
+        let options = SwimOptions { config, ..SwimOptions::default() };
+        Self::with_options(transport, options, signer, verifier, clock, seed)
+    }
+
+    /// As [`new`](Self::new), with tags and a saved incarnation.
+    pub fn with_options(
+        transport: T,
+        options: SwimOptions,
+        signer: Arc<dyn Signer>,
+        verifier: Arc<dyn Verifier>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> (Self, SwimDriver<T>) {
+        let SwimOptions { config, tags, incarnation_min } = options;
+        let metrics = SwimMetrics::default();
+        let parts = MachineParts {
+            config: config.clone(),
+            contact: transport.local(),
+            tags,
+            incarnation_min,
+            signer,
+            verifier,
+            metrics: metrics.clone(),
+            unix: clock.unix(),
+            seed,
+        };
+        let machine = Machine::new(parts, clock.now());
+        let snapshot = Snapshot { version: machine.version(), members: Arc::new([machine.local()]) };
+        let shared = Shared {
+            id: machine.id(),
+            transport,
+            inbox: Inbox::new(config.queue_max),
+            wake: Notify::new(),
+            machine: Mutex::new(machine),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            events: broadcast::channel(config.events_max).0,
+            departed: watch::channel(false).0,
+            seeds: Mutex::default(),
+            answering: Semaphore::new(config.syncs_max),
+            metrics,
+            clock,
+            config,
+        };
+        let swim = Self { shared: Arc::new(shared) };
+        let driver = swim.driver();
+        (swim, driver)
+    }
+
+    /// Another driver, to take over from one that ended. All state is kept; run only one at a time.
+    pub fn driver(&self) -> SwimDriver<T> {
+        SwimDriver::new(self.clone())
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &SwimMetrics {
+        &self.shared.metrics
+    }
+
+    /// A frame of this layer arrived as a datagram. Does not block; a full queue drops and counts it.
+    pub fn on_datagram(&self, from: NodeId, frame: Frame) {
+        if self.shared.inbox.push_datagram(from, frame) {
+            self.shared.wake.notify_one();
+        } else {
+            self.shared.metrics.refuse(Refused::QueueFull);
+        }
+    }
+
+    /// A connection came or went. Does not block.
+    pub fn on_peer(&self, event: &PeerEvent) {
+        let input = match event {
+            PeerEvent::Up(peer) => Input::LinkUp(peer.id),
+            PeerEvent::Down { id, .. } => Input::LinkDown(*id),
+            _ => return,
+        };
+        self.shared.inbox.push_link(input);
+        self.shared.wake.notify_one();
+    }
+
+    /// A peer opened a stream whose first frame is of this layer. Returns when the stream is done.
+    pub async fn on_stream(&self, from: NodeId, first: Frame, mut tx: T::Tx, mut rx: T::Rx) {
+        let Ok(_permit) = self.shared.answering.try_acquire() else {
+            self.shared.metrics.refuse(Refused::Overloaded);
+            tx.reset(ResetCode::OVERLOADED);
+            return;
+        };
+        let patience = self.shared.config.stream_timeout;
+        let answer = exchange::answer(&self.shared, from, &first, &mut tx, &mut rx);
+        let outcome = tokio::time::timeout(patience, answer).await;
+        if let Ok(Err(SyncError::Protocol(_))) = outcome {
+            self.shared.metrics.refuse(Refused::Garbage);
+            tx.reset(ResetCode::PROTOCOL);
+        }
+    }
+}
+
+impl<T: Transport> Membership for Swim<T> {
+    fn local(&self) -> Member {
+        self.shared.machine.lock().local()
+    }
+
+    fn members(&self) -> Arc<[Member]> {
+        self.shared.snapshot.load().members.clone()
+    }
+
+    fn subscribe(&self) -> EventReceiver {
+        EventReceiver::new(self.shared.events.subscribe())
+    }
+
+    async fn join(&self, mut seeds: Vec<Target>) -> Result<Joined, MembershipError> {
+        seeds.truncate(SEEDS_MAX);
+        self.shared.remember(&seeds);
+        self.shared.departed.send_replace(false);
+        self.shared.turn(|machine, now, _| machine.rejoin(now));
+        let mut attempts = JoinSet::new();
+        for target in seeds {
+            let shared = self.shared.clone();
+            attempts.spawn(async move { (join_through(&shared, target.clone()).await, target) });
+        }
+        let mut failures = Vec::new();
+        while let Some(done) = attempts.join_next().await {
+            match done {
+                Ok((Ok(()), _)) => {
+                    attempts.detach_all();
+                    return Ok(Joined { seeds: 1, members: self.members().len() });
+                }
+                Ok((Err(SyncError::Transport(TransportError::Myself)), _)) | Err(_) => {}
+                Ok((Err(cause), target)) => failures.push(SeedFailure { target, cause }),
+            }
+        }
+        if failures.is_empty() {
+            return Ok(Joined { seeds: 0, members: self.members().len() });
+        }
+        Err(MembershipError::Unreachable(failures))
+    }
+
+    async fn leave(&self, patience: Duration) -> Result<(), MembershipError> {
+        let mut departed = self.shared.departed.subscribe();
+        self.shared.turn(Machine::leave);
+        match tokio::time::timeout(patience, departed.wait_for(|departed| *departed)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(MembershipError::GoodbyeUnheard(patience)),
+        }
+    }
+
+    fn set_tags(&self, tags: Tags) -> Result<(), MembershipError> {
+        Ok(self.shared.turn(|machine, now, out| machine.set_tags(now, tags, out))?)
+    }
+}
+
+impl<T: Transport> Shared<T> {
+    /// Lets the machine do something, and does what it wants done. The lock is held throughout, so that snapshots, events
+    /// and packets leave in the machine's order; nothing in here waits.
+    pub(crate) fn turn<R>(&self, act: impl FnOnce(&mut Machine, Timestamp, &mut Effects) -> R) -> R {
+        let mut machine = self.machine.lock();
+        let mut out = Effects::new();
+        let result = act(&mut machine, self.clock.now(), &mut out);
+        self.publish(&machine);
+        for effect in out {
+            self.perform(effect);
+        }
+        self.wake.notify_one();
+        result
+    }
+
+    /// When the machine's next timer is due.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        self.machine.lock().deadline()
+    }
+
+    /// The first message of an exchange.
+    pub(crate) fn begin_sync(&self) -> crate::SyncMessage {
+        self.machine.lock().begin_sync()
+    }
+
+    fn publish(&self, machine: &Machine) {
+        self.metrics.suspects.set(machine.suspects_len() as i64);
+        self.metrics.local_health.set(machine.health_score().into());
+        if self.snapshot.load().version == machine.version() {
+            return;
+        }
+        let mut members: Vec<Member> = machine.members().collect();
+        members.sort_unstable_by_key(Member::id);
+        self.metrics.members.set(members.len() as i64);
+        self.snapshot.store(Arc::new(Snapshot { version: machine.version(), members: members.into() }));
+    }
+
+    fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::Send { to, packet } => {
+                // A datagram may be lost; one that cannot even be sent is no different.
+                let sent = packet.to_frame().map(|frame| self.transport.datagram(to, frame));
+                if !matches!(sent, Ok(Ok(()))) {
+                    tracing::trace!(to = %to.short(), kind = ?packet.kind, "datagram not sent");
+                }
+            }
+            Effect::Connect(contact) => self.inbox.push_errand(Errand::Dial(contact)),
+            Effect::Sync(contact) => self.inbox.push_errand(Errand::Sync(contact)),
+            Effect::RetrySeeds => self.inbox.push_errand(Errand::RetrySeeds),
+            Effect::Event(event) => {
+                tracing::debug!(?event, "membership");
+                // Nobody listening is fine.
+                let _ = self.events.send(event);
+            }
+            Effect::Departed => {
+                self.departed.send_replace(true);
+            }
+        }
+    }
+
+    fn remember(&self, seeds: &[Target]) {
+        let mut known = self.seeds.lock();
+        for seed in seeds {
+            if !known.contains(seed) && known.len() < SEEDS_MAX {
+                known.push(seed.clone());
+            }
+        }
+    }
+}
+
+/// Connects to a seed and exchanges member lists with it. A seed that is there but too busy is asked again.
+pub(crate) async fn join_through<T: Transport>(shared: &Shared<T>, seed: Target) -> Result<(), SyncError> {
+    let patience = shared.config.stream_timeout;
+    let connect = tokio::time::timeout(patience, shared.transport.connect(seed));
+    let peer = connect.await.map_err(|_| SyncError::TimedOut(patience))??;
+    let mut pause = Duration::from_millis(250);
+    for _ in 1..JOIN_ATTEMPTS {
+        match exchange::ask(shared, peer.id).await {
+            Err(SyncError::Stream(_)) => tokio::time::sleep(pause).await,
+            outcome => return outcome,
+        }
+        pause *= 2;
+    }
+    exchange::ask(shared, peer.id).await
+}

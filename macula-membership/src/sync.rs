@@ -1,0 +1,305 @@
+//! Anti-entropy: two nodes compare their lists and exchange what differs. The machine keeps nothing between the steps, so a
+//! stream that breaks costs nothing but another try.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use macula_proto::{NodeId, Timestamp};
+use rand::RngExt as _;
+
+use crate::effect::{Effect, Effects};
+use crate::machine::Machine;
+use crate::message::{BUCKETS, BucketDigest, DigestEntry, Update};
+use crate::roster::{Entry, bucket_of};
+use crate::{Incarnation, MemberState, SyncMessage};
+
+/// Digest entries in one frame: 41 bytes each.
+const ENTRIES_A_PAGE: usize = 1_000;
+
+/// Bytes of updates in one frame.
+const PAGE_BYTES: usize = 28 * 1024;
+
+/// Ids wanted in one frame: 32 bytes each.
+const WANTS_A_PAGE: usize = 512;
+
+/// Up to so many updates in one page count as news for others too; more is a newcomer that catches up, or a partition
+/// that heals, and spreads by further exchanges instead of drowning the gossip.
+const NEWS_A_PAGE_MAX: usize = 32;
+
+/// The cell size up to which the configured interval holds.
+const UNSCALED_MEMBERS: usize = 32;
+
+impl Machine {
+    /// The first message of an exchange.
+    pub fn begin_sync(&self) -> SyncMessage {
+        SyncMessage::Buckets(Box::new(*self.roster.buckets()))
+    }
+
+    /// Handles a message of an exchange with `from` and appends the answers to `replies`, which go over the same
+    /// stream in this order.
+    pub fn on_sync(
+        &mut self,
+        now: Timestamp,
+        from: NodeId,
+        message: &SyncMessage,
+        replies: &mut Vec<SyncMessage>,
+        out: &mut Effects,
+    ) {
+        match message {
+            SyncMessage::Buckets(theirs) => self.answer_buckets(theirs, replies),
+            SyncMessage::Digest { buckets, last } => self.answer_digest(now, buckets, *last, replies),
+            SyncMessage::Exchange { updates, wants, last } => {
+                self.merge(now, from, updates, out);
+                let wanted = wants.iter().filter_map(|id| self.roster.get(id));
+                let updates: Vec<Update> = wanted.flat_map(|entry| self.word_on(entry)).collect();
+                supply(updates, *last, replies);
+            }
+            SyncMessage::Supply { updates, .. } => self.merge(now, from, updates, out),
+        }
+    }
+
+    /// An exchange that [`Effect::Sync`] asked for is over.
+    pub fn on_sync_end(&mut self, id: NodeId, done: bool) {
+        self.syncs.remove(&id);
+        if done {
+            self.metrics.syncs.inc()
+        } else {
+            self.metrics.syncs_failed.inc()
+        };
+    }
+
+    /// Asks for an exchange with `id`, unless enough are under way.
+    pub(crate) fn sync_with(&mut self, id: NodeId, out: &mut Effects) {
+        if self.syncs.len() >= self.config.syncs_max {
+            return;
+        }
+        let member = self.roster.get(&id).and_then(Entry::member);
+        if let Some(member) = member
+            && self.syncs.insert(id)
+        {
+            out.push(Effect::Sync(member.contact));
+        }
+    }
+
+    /// The periodic exchange, with a neighbour.
+    pub(crate) fn sync_next(&mut self, now: Timestamp, out: &mut Effects) {
+        self.timers.sync = now + self.sync_pause();
+        let neighbours = self.overlay.neighbours();
+        if !neighbours.is_empty() {
+            let partner = neighbours[self.rng.random_range(0..neighbours.len())];
+            self.sync_with(partner, out);
+        }
+    }
+
+    /// Tries one of the dead again; and the seeds, when nobody else is left.
+    pub(crate) fn recontact_next(&mut self, now: Timestamp, out: &mut Effects) {
+        let jitter = self.rng.random_range(0.75..1.25);
+        self.timers.recontact = now + self.config.recontact_interval.mul_f64(jitter);
+        if self.roster.present() <= 1 {
+            out.push(Effect::RetrySeeds);
+        }
+        if self.tombs.is_empty() {
+            return;
+        }
+        let (_, id) = self.tombs[self.rng.random_range(0..self.tombs.len())];
+        if self.state_of(&id) == Some(MemberState::Dead) {
+            self.sync_with(id, out);
+        }
+    }
+
+    /// The configured interval, longer in a large cell, a little different each time.
+    fn sync_pause(&mut self) -> Duration {
+        let ratio = self.roster.present() as f64 / UNSCALED_MEMBERS as f64;
+        let scale = if ratio > 1.0 { ratio.log2().ceil() + 1.0 } else { 1.0 };
+        self.config.sync_interval.mul_f64(scale * self.rng.random_range(0.75..1.25))
+    }
+
+    /// Step 2: who is in the buckets that differ.
+    fn answer_buckets(&self, theirs: &[u64; BUCKETS], replies: &mut Vec<SyncMessage>) {
+        let mine = self.roster.buckets();
+        let mut digests: BTreeMap<u8, BucketDigest> = (0..=u8::MAX)
+            .filter(|index| mine[*index as usize] != theirs[*index as usize])
+            .map(|index| (index, BucketDigest { index, complete: true, entries: Vec::new() }))
+            .collect();
+        for entry in self.roster.iter() {
+            let Some(digest) = digests.get_mut(&bucket_of(&entry.id())) else { continue };
+            if digest.entries.len() < ENTRIES_A_PAGE {
+                digest.entries.push(digest_of(entry));
+            } else {
+                digest.complete = false;
+            }
+        }
+        let mut page: Vec<BucketDigest> = Vec::new();
+        let mut entries = 0;
+        for digest in digests.into_values() {
+            if entries + digest.entries.len() > ENTRIES_A_PAGE && !page.is_empty() {
+                replies.push(SyncMessage::Digest { buckets: std::mem::take(&mut page), last: false });
+                entries = 0;
+            }
+            entries += digest.entries.len();
+            page.push(digest);
+        }
+        replies.push(SyncMessage::Digest { buckets: page, last: true });
+    }
+
+    /// Step 3: what they lack, and what is wanted from them.
+    fn answer_digest(
+        &mut self,
+        now: Timestamp,
+        buckets: &[BucketDigest],
+        last: bool,
+        replies: &mut Vec<SyncMessage>,
+    ) {
+        let mut complete = [false; BUCKETS];
+        let mut theirs = BTreeMap::new();
+        for bucket in buckets {
+            complete[bucket.index as usize] = bucket.complete;
+            theirs.extend(bucket.entries.iter().map(|entry| (entry.id, *entry)));
+        }
+        let mut lacking: Vec<Update> = Vec::new();
+        for entry in self.roster.iter() {
+            let covered = complete[bucket_of(&entry.id()) as usize];
+            if covered && entry.state().is_present() && !theirs.contains_key(&entry.id()) {
+                lacking.extend(self.word_on(entry));
+            }
+        }
+        let mut wants = Vec::new();
+        for entry in theirs.values() {
+            match self.compare(entry) {
+                Difference::None => {}
+                Difference::TheyKnowMore => wants.push(entry.id),
+                Difference::TheyKnowLess => {
+                    lacking
+                        .extend(self.roster.get(&entry.id).into_iter().flat_map(|entry| self.word_on(entry)));
+                }
+                Difference::TheyDoubt => self.on_old_hearsay(now, entry.id, entry.incarnation),
+            }
+        }
+        exchange(lacking, &wants, last, replies);
+    }
+
+    fn compare(&self, theirs: &DigestEntry) -> Difference {
+        let Some(mine) = self.roster.get(&theirs.id) else {
+            let useful = theirs.state != MemberState::Dead;
+            return if useful { Difference::TheyKnowMore } else { Difference::None };
+        };
+        let (left, dead) = (MemberState::Left, MemberState::Dead);
+        match theirs.incarnation.cmp(&mine.incarnation()) {
+            std::cmp::Ordering::Greater => Difference::TheyKnowMore,
+            std::cmp::Ordering::Less => Difference::TheyKnowLess,
+            std::cmp::Ordering::Equal => match (mine.state(), theirs.state) {
+                (mine, theirs) if mine == theirs => Difference::None,
+                (_, theirs) if theirs == left => Difference::TheyKnowMore,
+                (mine, _) if mine == left || mine == dead => Difference::TheyKnowLess,
+                (_, theirs) if theirs == dead => Difference::TheyDoubt,
+                // Suspicions spread by gossip; about this node itself, they are worth an answer at once.
+                (_, MemberState::Suspect) if theirs.id == self.me => Difference::TheyDoubt,
+                _ => Difference::None,
+            },
+        }
+    }
+
+    /// What to send about a member: its own word, and that it is dead if this node believes so.
+    fn word_on(&self, entry: &Entry) -> Vec<Update> {
+        let mut updates = vec![Update::Statement(entry.statement().clone())];
+        if entry.state() == MemberState::Dead {
+            updates.push(Update::Dead(self.rumour(entry)));
+        }
+        updates
+    }
+
+    /// Takes in the updates of one page.
+    fn merge(&mut self, now: Timestamp, from: NodeId, updates: &[Update], out: &mut Effects) {
+        let spread = updates.len() <= NEWS_A_PAGE_MAX;
+        for update in updates {
+            match update {
+                Update::Statement(statement) => self.on_statement(now, Some(from), statement, spread, out),
+                Update::Suspect(rumour) | Update::Dead(rumour) => {
+                    self.on_old_hearsay(now, rumour.id, rumour.incarnation);
+                }
+            }
+        }
+    }
+
+    /// Others believe a member dead whom this node believes alive. That may be old, from a partition: nobody is
+    /// suspected for it, but the member is probed and told, and refutes; or it does not answer, and is suspected for that.
+    fn on_old_hearsay(&mut self, now: Timestamp, id: NodeId, incarnation: Incarnation) {
+        if id == self.me {
+            self.refute(now, crate::Rumour { id, incarnation, by: 0 });
+        } else if self
+            .roster
+            .get(&id)
+            .is_some_and(|entry| entry.state().is_present() && entry.incarnation() <= incarnation)
+        {
+            self.check(id, true);
+        }
+    }
+}
+
+/// How another's belief about a member differs from this node's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Difference {
+    None,
+    /// They have a newer word of the member's own.
+    TheyKnowMore,
+    /// This node has a newer word, or knows of the member's end.
+    TheyKnowLess,
+    /// They believe dead whom this node believes alive.
+    TheyDoubt,
+}
+
+fn digest_of(entry: &Entry) -> DigestEntry {
+    DigestEntry { id: entry.id(), incarnation: entry.incarnation(), state: entry.state() }
+}
+
+fn exchange(updates: Vec<Update>, wants: &[NodeId], last: bool, replies: &mut Vec<SyncMessage>) {
+    let first = replies.len();
+    let mut pages = pages(updates).into_iter();
+    let mut wants = wants.chunks(WANTS_A_PAGE);
+    loop {
+        let (updates, ids) = (pages.next(), wants.next());
+        if updates.is_none() && ids.is_none() {
+            break;
+        }
+        let (updates, wants) = (updates.unwrap_or_default(), ids.map(<[_]>::to_vec).unwrap_or_default());
+        replies.push(SyncMessage::Exchange { updates, wants, last: false });
+    }
+    if last {
+        if replies.len() == first {
+            replies.push(SyncMessage::Exchange { updates: Vec::new(), wants: Vec::new(), last });
+        } else if let Some(SyncMessage::Exchange { last, .. }) = replies.last_mut() {
+            *last = true;
+        }
+    }
+}
+
+fn supply(updates: Vec<Update>, last: bool, replies: &mut Vec<SyncMessage>) {
+    let first = replies.len();
+    let pages = pages(updates).into_iter();
+    replies.extend(pages.map(|updates| SyncMessage::Supply { updates, last: false }));
+    if last {
+        if replies.len() == first {
+            replies.push(SyncMessage::Supply { updates: Vec::new(), last });
+        } else if let Some(SyncMessage::Supply { last, .. }) = replies.last_mut() {
+            *last = true;
+        }
+    }
+}
+
+/// Cuts updates into pages that fit a frame header.
+fn pages(updates: Vec<Update>) -> Vec<Vec<Update>> {
+    let mut pages: Vec<Vec<Update>> = Vec::new();
+    let mut room = 0;
+    for update in updates {
+        let len = update.wire_len();
+        match pages.last_mut() {
+            Some(page) if len <= room => page.push(update),
+            _ => {
+                room = PAGE_BYTES;
+                pages.push(vec![update]);
+            }
+        }
+        room = room.saturating_sub(len);
+    }
+    pages
+}
