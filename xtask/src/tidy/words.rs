@@ -9,6 +9,7 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
     findings.extend(ignored(source));
     findings.extend(unbounded(source));
     findings.extend(sleeps(source));
+    findings.extend(unlimited_decoding(source));
     findings.retain(|finding| !source.allows(finding.rule, finding.line));
     findings.sort_by_key(|finding| finding.line);
     findings
@@ -66,6 +67,21 @@ fn sleeps(source: &Source) -> Vec<Finding> {
     });
     let advice = "wait for the event itself, or advance paused time with `tokio::time::advance`";
     calls.map(|at| at_offset(source, at, "sleep", advice)).collect()
+}
+
+/// `wire::Message::decode(…)`: prost's own, which knows no limits. Tests may use it.
+fn unlimited_decoding(source: &Source) -> Vec<Finding> {
+    let code = source.code();
+    let calls = source.words("wire").filter(|at| {
+        let rest = &code[at + 4..];
+        let path = rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_'))
+            .count();
+        rest[..path].ends_with(b"::decode") && !source.is_test_line(source.line_of(*at))
+    });
+    let advice = "prost's decoder knows no limits: use `macula_proto::decode::<wire::…>`";
+    calls.map(|at| at_offset(source, at, "decode", advice)).collect()
 }
 
 fn at_offset(source: &Source, at: usize, rule: &'static str, advice: impl Into<String>) -> Finding {
@@ -133,6 +149,14 @@ mod tests {
         assert_eq!(in_source("#[cfg(test)]\nmod tests {\n    fn f() { sleep(d) }\n}"), [(3, "sleep")]);
         assert_eq!(in_source("fn f() { sleep(d) }"), []);
         assert_eq!(found("a/tests/x.rs", "sleep_until(d); fn sleep(d: u8) {}"), []);
+    }
+
+    #[test]
+    fn messages_are_decoded_under_limits() {
+        assert_eq!(in_source("let body = wire::AliveBody::decode(bytes)?;"), [(1, "decode")]);
+        assert_eq!(in_source("wire::AliveBody::decode(bytes)?; // tidy: allow(decode): our own file"), []);
+        assert_eq!(in_source("decode::<wire::AliveBody>(bytes)?; wire::AliveBody::default();"), []);
+        assert_eq!(found("a/src/x_test.rs", "wire::AliveBody::decode(bytes)"), []);
     }
 
     #[test]
