@@ -1,0 +1,314 @@
+//! Lookups: started, driven, ended; bootstrap and refresh are made of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use macula_proto::{Contact, Key, NodeId};
+
+use super::super::lookup::{Answer, Goal, Lookup, Outcome};
+use super::super::message::{Findings, Request};
+use super::super::record::SignedRecord;
+use super::{BUSY_PAUSE, Done, Effect, LookupId, Node, Now, Op, Purpose, StoringId, Timer, merge, to_found};
+use crate::{DirectoryError, Found};
+
+/// Most records taken from one answer: more than fit one.
+const ANSWER_RECORDS_MAX: usize = 1_024;
+
+/// Buckets filled in a bootstrap: a mesh of 2^32 nodes has no deeper ones that are not neighbours anyway.
+const BOOTSTRAP_BUCKETS_MAX: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct Running {
+    lookup: Lookup,
+    goal_is: GoalIs,
+}
+
+/// Who waits for a lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GoalIs {
+    Find(Op),
+    Nodes(Op),
+    Announce { storing: StoringId, background: bool },
+    Watch { key: Key, background: bool },
+    Refresh,
+    Bootstrap,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Bootstrap {
+    ops: Vec<Op>,
+    pending: usize,
+    is_filling: bool,
+}
+
+impl Node {
+    /// Looks up the records at `key`. `paths` above 1 take node-disjoint ways, which costs more and is harder to
+    /// capture; 1 is the usual. Ends in [`Done::Found`].
+    pub fn find(&mut self, now: Now, op: Op, key: Key, paths: usize, out: &mut Vec<Effect>) {
+        if self.table.is_empty() {
+            let found = to_found(&self.local_records(&key), now.unix, 0);
+            let outcome = if found.records.is_empty() { Err(DirectoryError::NoPeers) } else { Ok(found) };
+            out.push(Effect::Done { op, outcome: Done::Found(outcome) });
+            return;
+        }
+        let agree = (paths <= 1).then_some(self.config.agree.max(1));
+        let goal = Goal { records: true, agree, paths, ..self.goal(now, key, self.config.k) };
+        self.start(now, goal, Vec::new(), GoalIs::Find(op), out);
+    }
+
+    /// Looks up the k nodes closest to `key`. Ends in [`Done::Nodes`].
+    pub fn find_node(&mut self, now: Now, op: Op, key: Key, out: &mut Vec<Effect>) {
+        if self.table.is_empty() {
+            out.push(Effect::Done { op, outcome: Done::Nodes(Err(DirectoryError::NoPeers)) });
+            return;
+        }
+        let goal = self.goal(now, key, self.config.k);
+        self.start(now, goal, Vec::new(), GoalIs::Nodes(op), out);
+    }
+
+    /// Fills the table: looks up this node itself, then something in each bucket farther away. Needs a contact.
+    /// Ends in [`Done::Bootstrapped`].
+    pub fn bootstrap(&mut self, now: Now, op: Op, out: &mut Vec<Effect>) {
+        if self.table.is_empty() {
+            out.push(Effect::Done { op, outcome: Done::Bootstrapped(Err(DirectoryError::NoPeers)) });
+            return;
+        }
+        self.bootstrap_alone(now, out);
+        if let Some(bootstrap) = &mut self.bootstrap {
+            bootstrap.ops.push(op);
+        }
+    }
+
+    /// Bootstraps without anybody waiting for it.
+    pub(super) fn bootstrap_alone(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.bootstrap.is_some() {
+            return;
+        }
+        self.bootstrap = Some(Bootstrap { pending: 1, ..Bootstrap::default() });
+        let goal = self.goal(now, self.local.id.into(), self.config.k);
+        self.start(now, goal, Vec::new(), GoalIs::Bootstrap, out);
+    }
+
+    /// Looks something up in each bucket where nothing was for long.
+    pub(super) fn refresh_stale(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.table.is_empty() {
+            return;
+        }
+        let age = now.at.since_start();
+        let Some(since) = age.checked_sub(self.config.refresh_interval) else { return };
+        for at in self.table.stale(macula_proto::Timestamp::from_start(since)) {
+            if self.is_busy() {
+                self.timers.set_by(Timer::Upkeep, now.at + BUSY_PAUSE);
+                return;
+            }
+            self.metrics.buckets_refreshed.inc();
+            self.look_into_bucket(now, at, GoalIs::Refresh, out);
+        }
+    }
+
+    pub(super) fn goal(&self, now: Now, target: Key, want: usize) -> Goal {
+        Goal {
+            target,
+            want,
+            records: false,
+            watch: None,
+            agree: None,
+            paths: 1,
+            alpha: self.config.alpha,
+            alpha_max: self.config.alpha_max,
+            requests_max: self.config.lookup_requests_max,
+            hops_max: self.config.hops_max,
+            deadline: now.at + self.config.lookup_timeout,
+        }
+    }
+
+    /// Starts a lookup from the table and `hints`.
+    pub(super) fn start(
+        &mut self,
+        now: Now,
+        goal: Goal,
+        hints: Vec<Contact>,
+        goal_is: GoalIs,
+        out: &mut Vec<Effect>,
+    ) {
+        self.metrics.lookups_started.inc();
+        self.table.looked_up(now.at, &goal.target);
+        let count = goal.want.max(self.config.k);
+        let mut seeds = self.table.closest(&goal.target, count, false);
+        if seeds.len() < self.config.alpha {
+            // Better those that failed lately than nobody: the trouble may have been this node's own.
+            seeds = self.table.closest(&goal.target, count, true);
+        }
+        seeds.extend(hints);
+        let id = LookupId(self.number());
+        self.timers.set(Timer::Lookup(id), goal.deadline);
+        self.running.insert(id, Running { lookup: Lookup::new(now.at, self.local.id, goal, seeds), goal_is });
+        self.drive(now, id, out);
+    }
+
+    /// Asks whoever is next, or ends the lookup.
+    pub(super) fn drive(&mut self, now: Now, id: LookupId, out: &mut Vec<Effect>) {
+        let hedge_after = self.pace.hedge_after();
+        let Some(running) = self.running.get_mut(&id) else { return };
+        let mut asks = Vec::new();
+        running.lookup.poll(now.at, hedge_after, &mut asks);
+        let deadline = running.lookup.goal().deadline;
+        let next = running.lookup.next_hedge(hedge_after).map_or(deadline, |hedge| hedge.min(deadline));
+        let is_done = asks.is_empty() && running.lookup.is_done(now.at);
+        if is_done || now.at >= deadline {
+            self.finish(now, id, out);
+            return;
+        }
+        self.timers.set(Timer::Lookup(id), next);
+        for (to, find) in asks {
+            self.send(now, to, Request::Find(find), Purpose::Lookup(id), self.config.request_timeout, out);
+        }
+    }
+
+    pub(super) fn lookup_answered(
+        &mut self,
+        now: Now,
+        id: LookupId,
+        from: &NodeId,
+        found: Findings,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(running) = self.running.get(&id) else { return };
+        let key = running.lookup.goal().target;
+        let records = self.checked(now, id, &key, &found);
+        let contacts = found.contacts;
+        let answer = Answer { contacts, records, estimate: found.estimate, more: found.more };
+        if let Some(running) = self.running.get_mut(&id) {
+            running.lookup.answered(now.at, from, answer);
+        }
+        self.settle_lookup(now, id, out);
+    }
+
+    pub(super) fn lookup_failed(&mut self, now: Now, id: LookupId, peer: &NodeId, out: &mut Vec<Effect>) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.lookup.failed(now.at, peer);
+            self.settle_lookup(now, id, out);
+        }
+    }
+
+    /// Whether maintenance has enough under way.
+    pub(super) fn is_busy(&self) -> bool {
+        let is_background = |running: &&Running| match running.goal_is {
+            GoalIs::Refresh | GoalIs::Bootstrap => true,
+            GoalIs::Announce { background, .. } | GoalIs::Watch { background, .. } => background,
+            GoalIs::Find(_) | GoalIs::Nodes(_) => false,
+        };
+        self.running.values().filter(is_background).count() >= self.config.background_max
+    }
+
+    /// An answer may end the lookup at once, whatever else could still be asked.
+    fn settle_lookup(&mut self, now: Now, id: LookupId, out: &mut Vec<Effect>) {
+        match self.running.get(&id) {
+            Some(running) if running.lookup.is_done(now.at) => self.finish(now, id, out),
+            Some(_) => self.drive(now, id, out),
+            None => {}
+        }
+    }
+
+    /// The valid records of an answer. An envelope that was checked before is not checked again.
+    fn checked(&self, now: Now, id: LookupId, key: &Key, found: &Findings) -> Vec<Arc<SignedRecord>> {
+        let mut records = Vec::new();
+        for envelope in found.records.iter().take(ANSWER_RECORDS_MAX) {
+            let Ok(body) = SignedRecord::peek(envelope) else {
+                self.metrics.garbage.inc();
+                continue;
+            };
+            let announcer = body.announcer.id;
+            let in_lookup = self.running.get(&id).and_then(|running| running.lookup.record_of(&announcer));
+            let known = [in_lookup, self.record_watched(key, &announcer), self.store.get(key, &announcer)];
+            let same = known.into_iter().flatten().find(|record| record.envelope() == envelope);
+            let record = match same {
+                Some(record) => Ok(record.clone()),
+                None => SignedRecord::open(&*self.verifier, envelope.clone()).map(Arc::new),
+            };
+            match record {
+                Ok(record) if record.body().key == *key => {
+                    if !record.remaining(now.unix).is_zero() {
+                        records.push(record);
+                    }
+                }
+                Ok(_) | Err(_) => {
+                    self.metrics.garbage.inc();
+                }
+            }
+        }
+        records
+    }
+
+    fn finish(&mut self, now: Now, id: LookupId, out: &mut Vec<Effect>) {
+        self.timers.cancel(Timer::Lookup(id));
+        let Some(running) = self.running.remove(&id) else { return };
+        let outcome = running.lookup.finish(now.at);
+        self.metrics.lookups_completed.inc();
+        self.metrics.lookup_hops.observe(f64::from(outcome.trace.hops));
+        self.metrics.lookup_seconds.observe(outcome.trace.took.as_secs_f64());
+        self.metrics.peers_hedged.inc_by(outcome.hedged as u64);
+        match running.goal_is {
+            GoalIs::Find(op) => {
+                let found = self.found(now, &outcome);
+                out.push(Effect::Done { op, outcome: Done::Found(found) });
+            }
+            GoalIs::Nodes(op) => {
+                let nodes =
+                    if outcome.answered == 0 { Err(unreachable(&outcome)) } else { Ok(outcome.trace) };
+                out.push(Effect::Done { op, outcome: Done::Nodes(nodes) });
+            }
+            GoalIs::Announce { storing, .. } => self.store_at(now, storing, outcome, out),
+            GoalIs::Watch { key, .. } => self.watch_found(now, key, outcome, out),
+            GoalIs::Refresh => {}
+            GoalIs::Bootstrap => self.bootstrap_step(now, out),
+        }
+    }
+
+    fn found(&self, now: Now, outcome: &Outcome) -> Result<Found, DirectoryError> {
+        let mut records = outcome.records.clone();
+        merge(&mut records, self.local_records(&outcome.trace.key));
+        let found = to_found(&records, now.unix, outcome.estimate);
+        if outcome.answered == 0 && found.records.is_empty() {
+            return Err(unreachable(outcome));
+        }
+        Ok(found)
+    }
+
+    fn bootstrap_step(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let Some(bootstrap) = &mut self.bootstrap else { return };
+        bootstrap.pending -= 1;
+        if bootstrap.pending > 0 {
+            return;
+        }
+        // The last bucket is this node's own neighbourhood: the first lookup was for that.
+        let far_buckets = (self.table.bucket_count() - 1).min(BOOTSTRAP_BUCKETS_MAX);
+        if !bootstrap.is_filling && far_buckets > 0 {
+            bootstrap.is_filling = true;
+            bootstrap.pending = far_buckets;
+            for at in 0..far_buckets {
+                self.look_into_bucket(now, at, GoalIs::Bootstrap, out);
+            }
+            return;
+        }
+        let ops = self.bootstrap.take().map(|bootstrap| bootstrap.ops).unwrap_or_default();
+        let contacts = self.table.len();
+        out.extend(ops.into_iter().map(|op| Effect::Done { op, outcome: Done::Bootstrapped(Ok(contacts)) }));
+    }
+
+    fn look_into_bucket(&mut self, now: Now, at: usize, goal_is: GoalIs, out: &mut Vec<Effect>) {
+        let random = self.random_bytes();
+        let target = self.table.target_in(at, random);
+        let goal = self.goal(now, target, self.config.k);
+        self.start(now, goal, Vec::new(), goal_is, out);
+    }
+}
+
+/// Nodes were known, but none answered.
+pub(super) fn unreachable(outcome: &Outcome) -> DirectoryError {
+    DirectoryError::Unreachable { asked: outcome.asked, waited: rounded(outcome.trace.took) }
+}
+
+fn rounded(took: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
+}
