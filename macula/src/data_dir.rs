@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn config(values: &[(&str, &str)]) -> Config {
-        values.iter().fold(RawConfig::new(), |raw, (key, value)| raw.set(key, *value)).resolve().unwrap()
+        values.iter().fold(RawConfig::new(), |raw, (key, value)| raw.set(key, *value)).build().unwrap()
     }
 
     #[test]

@@ -11,7 +11,7 @@ fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 fn errors(raw: RawConfig) -> Vec<String> {
-    raw.resolve().unwrap_err().0.iter().map(ToString::to_string).collect()
+    raw.build().unwrap_err().0.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -28,18 +28,16 @@ fn the_defaults_hold_and_have_no_other_origin() {
 #[test]
 fn every_kind_fits_the_type_of_its_field_over_its_whole_range() {
     for key in KEYS {
-        let ends: Vec<Raw> = match key.kind {
-            Kind::Duration { min, max } => vec![min.into(), max.into()],
-            Kind::Count { min, max, .. } => {
-                [min, max].map(|count| Raw::Integer(i64::try_from(count).unwrap())).into()
-            }
-            Kind::Choice(words) => words.iter().map(|word| Raw::Text((*word).into())).collect(),
-            Kind::Text(_) if key.default.is_none() => vec![Raw::Text("/a/path".into()), "".into()],
+        let ends: Vec<String> = match key.kind {
+            Kind::Duration { min, max } => [min, max].map(|end| format!("{}ms", end.as_millis())).into(),
+            Kind::Count { min, max, .. } => [min, max].map(|count| count.to_string()).into(),
+            Kind::Choice(words) => words.iter().map(ToString::to_string).collect(),
+            Kind::Text(_) if key.default.is_none() => vec!["/a/path".into(), String::new()],
             Kind::Text(_) | Kind::List { .. } => vec![],
         };
         for end in ends {
             // Rules between keys may say no; reading the value and filling the field may not.
-            let _ = RawConfig::new().set(key.name, end).resolve();
+            let _ = RawConfig::new().set(key.name, end).build();
         }
     }
 }
@@ -57,10 +55,10 @@ fn later_sources_win_whatever_the_order_of_the_calls() {
     let file = "[node]\nname = \"from-file\"\n\n[quic]\nidle_timeout = 45000\n";
     let environment = env(&[("MACULA_NODE_NAME", "from-env"), ("MACULA_QUIC_CONNECTIONS_MAX", "")]);
     let config = RawConfig::new()
-        .set("rpc.default_timeout", Duration::from_secs(9))
-        .environment(environment)
+        .set("rpc.default_timeout", "9s")
+        .env_from(environment)
         .text("/etc/macula.toml", file)
-        .resolve()
+        .build()
         .unwrap();
     assert_eq!(config.node.name, "from-env");
     assert_eq!(config.quic.idle_timeout, Duration::from_secs(45));
@@ -76,12 +74,12 @@ fn later_sources_win_whatever_the_order_of_the_calls() {
 #[test]
 fn every_key_can_be_set_by_its_variable() {
     let seeds = env(&[("MACULA_SEEDS", "a.example:4000, [2001:db8::1]:4001")]);
-    let config = RawConfig::new().environment(seeds).resolve().unwrap();
+    let config = RawConfig::new().env_from(seeds).build().unwrap();
     let seeds: Vec<_> = config.bootstrap.seeds.iter().map(ToString::to_string).collect();
     assert_eq!(seeds, ["a.example:4000", "[2001:db8::1]:4001"]);
     for key in KEYS.iter().filter(|key| key.default.is_some_and(|default| !default.is_empty())) {
         let variable = (key.env(), key.default.unwrap().to_owned());
-        let config = RawConfig::new().environment([variable]).resolve().unwrap();
+        let config = RawConfig::new().env_from([variable]).build().unwrap();
         assert_eq!(config.entry(key.name).unwrap().origin, Origin::Env(key.env()));
     }
 }
@@ -92,7 +90,7 @@ fn all_errors_come_at_once_and_each_says_key_value_rule_and_source() {
     let raw = RawConfig::new()
         .file("/nowhere/macula.toml")
         .text("m.toml", file)
-        .environment(env(&[("MACULA_ROUTING_K", "many"), ("MACULA_ROUTNG_ALPHA", "3")]))
+        .env_from(env(&[("MACULA_ROUTING_K", "many"), ("MACULA_ROUTNG_ALPHA", "3")]))
         .set("log.level", "loud");
     let found = errors(raw);
     let expected = [
@@ -150,7 +148,7 @@ fn variables_that_a_container_platform_sets_are_no_errors() {
         ("MACULA_UPDATE_DOCS", "1"),
         ("PATH", "/bin"),
     ]);
-    let config = RawConfig::new().environment(environment).resolve().unwrap();
+    let config = RawConfig::new().env_from(environment).build().unwrap();
     assert_eq!(config.warnings().len(), 2, "{:?}", config.warnings());
     assert!(config.warnings().iter().all(|warning| warning.contains("MACULA_NODE_PORT")));
 }
@@ -173,7 +171,7 @@ fn live_keys_change_others_say_why_not_and_a_refused_change_changes_nothing() {
 fn a_configured_id_must_be_the_keys_own() {
     let id = NodeId::from_bytes([5; 32]);
     assert_eq!(Config::default().check_id(id), Ok(()));
-    let config = RawConfig::new().set("node.id", id.to_string()).resolve().unwrap();
+    let config = RawConfig::new().set("node.id", id.to_string()).build().unwrap();
     assert_eq!(config.check_id(id), Ok(()));
     let refusal = config.check_id(NodeId::from_bytes([6; 32])).unwrap_err().to_string();
     assert!(refusal.starts_with("program: `node.id` is"), "{refusal}");
@@ -184,7 +182,7 @@ fn the_complete_file_of_the_reference_is_the_default_configuration() {
     let page = reference_page();
     let (_, file) = page.split_once("```toml\n").unwrap();
     let file = file.strip_suffix("```\n").unwrap();
-    let config = RawConfig::new().text("complete.toml", file).resolve().unwrap();
+    let config = RawConfig::new().text("complete.toml", file).build().unwrap();
     assert_eq!(*config, *Config::default());
 }
 
@@ -197,4 +195,28 @@ fn the_reference_page_is_up_to_date() {
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
     assert!(written == page, "docs/CONFIGURATION.md is out of date: run this test with MACULA_UPDATE_DOCS=1");
+}
+
+#[test]
+fn values_may_be_written_as_in_a_file_everywhere() {
+    let variables =
+        env(&[("MACULA_SEEDS", "[\"a.example:1\", \"[::1]:2\"]"), ("MACULA_LOG_LEVEL", "\"debug\"")]);
+    let mut config = RawConfig::new().env_from(variables).build().unwrap();
+    assert_eq!(config.get("bootstrap.seeds").unwrap().to_string(), r#"["a.example:1", "[::1]:2"]"#);
+    assert_eq!(config.log.level, "debug");
+    config.set("bootstrap.seeds", "[::1]:2").unwrap();
+    assert_eq!(config.get("bootstrap.seeds").unwrap().to_string(), r#"["[::1]:2"]"#);
+    for entry in config.entries().into_iter().filter(|entry| entry.runtime) {
+        let same = config.set(entry.key, &entry.value).unwrap();
+        assert_eq!(same.value, entry.value, "what is shown can be set");
+    }
+}
+
+#[test]
+fn odd_text_is_shown_as_toml() {
+    let config = RawConfig::new().set("node.data_dir", "/a \"b\"\\c\u{7}").build().unwrap();
+    let shown = config.get("node.data_dir").unwrap().to_string();
+    assert_eq!(shown, r#""/a \"b\"\\c\u0007""#);
+    let again = RawConfig::new().set("node.data_dir", shown).build().unwrap();
+    assert_eq!(again.node.data_dir, config.node.data_dir);
 }

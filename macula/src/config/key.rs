@@ -56,6 +56,7 @@ impl Key {
     /// The default as a value.
     pub fn default_value(&self) -> Value {
         let Some(default) = self.default else { return Value::Unset };
-        self.read(&default.into()).expect("each default obeys its own rule: a test reads them all")
+        self.read(&Raw::Plain(default.into()))
+            .expect("each default obeys its own rule: a test reads them all")
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  macula.toml ─┐
-//!  MACULA_* ────┼─▶ RawConfig ──resolve()──▶ Config ──▶ config.quic.idle_timeout
+//!  MACULA_* ────┼─▶ RawConfig ──build()────▶ Config ──▶ config.quic.idle_timeout
 //!  builder ─────┘   (as written,             (checked   config.get(key), set(key, value), entries()
 //!                    with its source)         once)
 //! ```

@@ -1,5 +1,6 @@
 //! The raw configuration: what the sources say, before it is checked.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,16 +21,16 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// What files, the environment and the program say, one on top of the other.
 ///
 /// Whatever the order of the calls, the program wins over the environment, the environment over files, and of
-/// two files the one read later. Nothing fails before [`RawConfig::resolve`], which reports everything at once.
+/// two files the one read later. Nothing fails before [`RawConfig::build`], which reports everything at once.
 ///
 /// ```
 /// use macula::config::RawConfig;
 ///
 /// let config = RawConfig::new()
 ///     .text("macula.toml", "[node]\nname = \"edge\"\n[rpc]\ndefault_timeout = \"2s\"\n")
-///     .environment([("MACULA_NODE_NAME".to_string(), "edge-7".to_string())])
+///     .env_from([("MACULA_NODE_NAME".to_string(), "edge-7".to_string())])
 ///     .set("node.address", "127.0.0.1:0")
-///     .resolve()?;
+///     .build()?;
 /// assert_eq!(config.node.name, "edge-7");
 /// assert_eq!(config.entry("node.name")?.origin.to_string(), "environment variable MACULA_NODE_NAME");
 /// assert_eq!(config.entry("rpc.default_timeout")?.origin.to_string(), "macula.toml:4");
@@ -93,7 +94,7 @@ impl RawConfig {
     }
 
     /// Takes the process's own environment.
-    pub fn process_environment(mut self) -> Self {
+    pub fn env(mut self) -> Self {
         let mut readable = vec![];
         for (name, value) in std::env::vars_os() {
             let Some(name) = name.to_str().filter(|name| name.starts_with("MACULA_")) else { continue };
@@ -104,30 +105,38 @@ impl RawConfig {
                 }
             }
         }
-        self.environment(readable)
+        self.env_from(readable)
     }
 
     /// Takes environment variables. An empty one counts as not set.
     ///
     /// A variable that is a mistyped key is an error. Others that merely look like ours are only warned of:
     /// container platforms set such variables by themselves (`MACULA_NODE_PORT`).
-    pub fn environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub fn env_from(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut variables: Vec<_> = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         variables.sort();
         for (name, value) in variables {
             let origin = Origin::Env(name.clone());
             let key = KEYS.iter().find(|key| key.env() == name).map(|key| key.name);
             match key.or_else(|| (name == SEEDS_ALIAS).then_some("bootstrap.seeds")) {
-                Some(key) => self.assign(key, Raw::Plain(value), origin),
+                Some(key) => self.assign(key, from_text(value), origin),
                 None => self.unknown_variable(name, origin),
             }
         }
         self
     }
 
-    /// Sets a key from the program: a builder, or the command line.
-    pub fn set(mut self, key: &str, value: impl Into<Raw>) -> Self {
-        self.assign(key, value.into(), Origin::Program);
+    /// Sets a key from the program: a builder, or the command line. The text is read as in an environment
+    /// variable.
+    pub fn set(mut self, key: &str, value: impl Display) -> Self {
+        self.assign(key, from_text(value.to_string()), Origin::Program);
+        self
+    }
+
+    /// Sets a key that holds a list.
+    pub fn set_list(mut self, key: &str, items: impl IntoIterator<Item: Display>) -> Self {
+        let items = items.into_iter().map(|item| item.to_string()).collect();
+        self.assign(key, Raw::List(items), Origin::Program);
         self
     }
 
@@ -135,7 +144,7 @@ impl RawConfig {
     ///
     /// # Errors
     /// All that is wrong, not just the first.
-    pub fn resolve(self) -> Result<Config, ConfigErrors> {
+    pub fn build(self) -> Result<Config, ConfigErrors> {
         Config::from_raw(self.values, self.errors, self.warnings)
     }
 
@@ -187,6 +196,19 @@ fn read(path: &Path) -> Result<String, String> {
 
 fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
+/// Text without a type. Whoever writes a value as in a file, with quotes or brackets, is understood as well.
+pub(super) fn from_text(text: String) -> Raw {
+    if text.starts_with(['"', '[']) {
+        let line = format!("value = {text}");
+        let parsed = DeTable::parse(&line).ok();
+        let typed = parsed
+            .filter(|table| table.get_ref().len() == 1)
+            .and_then(|table| table.get_ref().get("value").map(|value| raw(value.get_ref())));
+        return typed.unwrap_or(Raw::Plain(text));
+    }
+    Raw::Plain(text)
 }
 
 fn raw(value: &DeValue<'_>) -> Raw {

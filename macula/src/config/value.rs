@@ -31,36 +31,6 @@ impl fmt::Display for Raw {
     }
 }
 
-impl From<&str> for Raw {
-    fn from(text: &str) -> Self {
-        Self::Plain(text.into())
-    }
-}
-
-impl From<String> for Raw {
-    fn from(text: String) -> Self {
-        Self::Plain(text)
-    }
-}
-
-impl From<Duration> for Raw {
-    fn from(duration: Duration) -> Self {
-        Self::Text(show_duration(duration))
-    }
-}
-
-impl From<u32> for Raw {
-    fn from(number: u32) -> Self {
-        Self::Integer(number.into())
-    }
-}
-
-impl From<Vec<String>> for Raw {
-    fn from(items: Vec<String>) -> Self {
-        Self::List(items)
-    }
-}
-
 /// A rule for text: what it is to be, and the check.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
@@ -128,10 +98,27 @@ impl fmt::Display for Value {
             Self::Unset => Ok(()),
             Self::Duration(duration) => write!(f, "\"{}\"", show_duration(*duration)),
             Self::Count(count) => write!(f, "{count}"),
-            Self::Text(text) => write!(f, "{text:?}"),
-            Self::List(items) => write!(f, "{items:?}"),
+            Self::Text(text) => f.write_str(&quoted(text)),
+            Self::List(items) => {
+                let items: Vec<_> = items.iter().map(|item| quoted(item)).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
         }
     }
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 impl Kind {
@@ -265,6 +252,10 @@ mod tests {
         items_max: 2,
     };
 
+    fn plain(text: &str) -> Raw {
+        Raw::Plain(text.into())
+    }
+
     #[test]
     fn durations_are_text_with_a_unit_or_milliseconds() {
         for (raw, millis) in [
@@ -273,9 +264,8 @@ mod tests {
             (Raw::Text("2 m".into()), 120_000),
             (Raw::Text("1h".into()), 3_600_000),
             (Raw::Integer(250), 250),
-            ("250".into(), 250),
-            ("3s".into(), 3_000),
-            (Duration::from_millis(1_500).into(), 1_500),
+            (plain("250"), 250),
+            (plain("3s"), 3_000),
         ] {
             assert_eq!(SPAN.read(&raw), Ok(Value::Duration(Duration::from_millis(millis))), "{raw}");
         }
@@ -284,7 +274,7 @@ mod tests {
     #[test]
     fn whatever_is_no_duration_in_range_is_refused_with_the_rule() {
         for raw in ["", "s", "1.5s", "-1s", "+1s", "1 year", "9ms", "2h", "99999999999999999999d"] {
-            let refusal = SPAN.read(&raw.into());
+            let refusal = SPAN.read(&plain(raw));
             assert_eq!(refusal, Err("expected a duration from 10ms to 1h".into()), "{raw}");
         }
         assert!(SPAN.read(&Raw::Text("250".into())).is_err(), "quoted digits in a file lack their unit");
@@ -294,19 +284,19 @@ mod tests {
     #[test]
     fn counts_are_integers_in_range() {
         assert_eq!(COUNT.read(&Raw::Integer(100)), Ok(Value::Count(100)));
-        assert_eq!(COUNT.read(&" 7 ".into()), Ok(Value::Count(7)));
-        for raw in [Raw::Integer(0), Raw::Integer(101), Raw::Integer(-1), Raw::Text("7".into()), "".into()] {
+        assert_eq!(COUNT.read(&plain(" 7 ")), Ok(Value::Count(7)));
+        for raw in [Raw::Integer(0), Raw::Integer(101), Raw::Integer(-1), Raw::Text("7".into()), plain("")] {
             assert_eq!(COUNT.read(&raw), Err("expected a number of things from 1 to 100".into()), "{raw}");
         }
     }
 
     #[test]
     fn lists_name_the_item_that_is_wrong() {
-        assert_eq!(LIST.read(&" a , b ,".into()), Ok(Value::List(vec!["a".into(), "b".into()])));
-        assert_eq!(LIST.read(&"".into()), Ok(Value::List(vec![])));
+        assert_eq!(LIST.read(&plain(" a , b ,")), Ok(Value::List(vec!["a".into(), "b".into()])));
+        assert_eq!(LIST.read(&plain("")), Ok(Value::List(vec![])));
         let rule = "expected a list of 0 to 2, each a word";
-        assert_eq!(LIST.read(&"a,b c".into()), Err(format!("{rule}: `b c` has a space")));
-        assert_eq!(LIST.read(&"a,b,c".into()), Err(format!("{rule}: there are 3")));
+        assert_eq!(LIST.read(&plain("a,b c")), Err(format!("{rule}: `b c` has a space")));
+        assert_eq!(LIST.read(&plain("a,b,c")), Err(format!("{rule}: there are 3")));
         assert_eq!(LIST.read(&Raw::Text("a,b".into())), Err(rule.into()), "a file writes a list as a list");
     }
 
