@@ -1,0 +1,177 @@
+//! Accepting: limits before cryptography, then handshake and hello within one deadline.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quinn::Incoming;
+use tokio::time::timeout;
+
+use super::codes::ABANDONED;
+use super::endpoint::canonical;
+use super::hello::{HelloError, receive_introduction};
+use super::transport::{Inner, Place};
+use crate::metrics::Dropped;
+use crate::{Refusal, TransportError};
+
+/// Connections from each source: a whole IPv4 address, the first 64 bits of an IPv6 one.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    counts: Mutex<BTreeMap<IpAddr, usize>>,
+    half_open: Mutex<usize>,
+}
+
+/// One connection's share of its source's limit; given back on drop.
+#[derive(Debug)]
+pub(crate) struct SourceSlot {
+    sources: Arc<Sources>,
+    source: IpAddr,
+}
+
+/// One handshake under way.
+struct HalfOpen(Arc<Sources>);
+
+impl Inner {
+    /// Decides on a connection attempt without waiting; what passes goes on in a task of its own.
+    pub(crate) fn on_incoming(self: &Arc<Self>, incoming: Incoming) {
+        let half_open = *self.sources.half_open.lock();
+        if half_open >= self.config.half_open_max {
+            self.metrics.dropped(Dropped::HalfOpen);
+            return incoming.ignore();
+        }
+        if half_open >= self.config.retry_above
+            && !incoming.remote_address_validated()
+            && incoming.may_retry()
+        {
+            if incoming.retry().is_err() {
+                self.metrics.dropped(Dropped::HalfOpen);
+            }
+            return;
+        }
+        let Some(slot) = self.take_source(incoming.remote_address()) else {
+            self.metrics.refused(&Refusal::Full);
+            return incoming.refuse();
+        };
+        let guard = HalfOpen::new(&self.sources);
+        let inner = self.clone();
+        let handshake = async move {
+            let limit = inner.config.handshake_timeout;
+            let ok = matches!(timeout(limit, inner.accept(incoming, slot)).await, Ok(Ok(())));
+            inner.metrics.handshake(false, ok);
+            drop(guard);
+        };
+        self.tasks.spawn_on(handshake, &self.runtime);
+    }
+
+    async fn accept(self: &Arc<Self>, incoming: Incoming, slot: Option<SourceSlot>) -> Result<(), ()> {
+        let from = canonical(incoming.remote_address());
+        let refused = |error: String| tracing::debug!(%from, error, "an incoming connection failed");
+        let connecting = incoming.accept().map_err(|error| refused(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| refused(error.to_string()))?;
+        let peer = self.identify(&connection).map_err(|refusal| refused(refusal.to_string()))?;
+        if peer == self.id() {
+            connection.close(ABANDONED.into(), b"");
+            return Err(());
+        }
+        let mut place: Option<Place> = None;
+        let admit = || match self.reserve(Some(&peer)) {
+            Ok(reserved) => {
+                place = Some(reserved);
+                Ok(())
+            }
+            Err(TransportError::Closed) => Err(Refusal::Policy("this node is shutting down".into())),
+            Err(_full) => Err(Refusal::Full),
+        };
+        let me = self.introduction();
+        let identity = self.credentials.identity();
+        let introduced = receive_introduction(&connection, &me, &identity, peer, admit).await;
+        match (introduced, place) {
+            (Ok(acquaintance), Some(place)) => {
+                self.add(place, peer, connection, acquaintance, None, slot);
+                Ok(())
+            }
+            (Err(error), _) => {
+                self.note_failed_hello(&error);
+                refused(format!("{error:?}"));
+                Err(())
+            }
+            (Ok(_), None) => Err(()),
+        }
+    }
+
+    fn note_failed_hello(&self, error: &HelloError) {
+        match error {
+            HelloError::Refusing(refusal) => self.metrics.refused(refusal),
+            HelloError::Protocol(_) => self.metrics.dropped(Dropped::BadFrame),
+            HelloError::Refused(_) | HelloError::Connection(_) => {}
+        }
+    }
+
+    /// `None` when the source has its share; `Some(None)` when it is exempt.
+    fn take_source(&self, from: SocketAddr) -> Option<Option<SourceSlot>> {
+        let from = canonical(from).ip();
+        if self.config.loopback_exempt && from.is_loopback() {
+            return Some(None);
+        }
+        self.sources.take(from, self.config.per_source_max).map(Some)
+    }
+}
+
+impl Sources {
+    fn take(self: &Arc<Self>, from: IpAddr, per_source_max: usize) -> Option<SourceSlot> {
+        let source = match from {
+            IpAddr::V4(_) => from,
+            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        };
+        let mut counts = self.counts.lock();
+        let count = counts.entry(source).or_default();
+        if *count >= per_source_max {
+            return None;
+        }
+        *count += 1;
+        Some(SourceSlot { sources: self.clone(), source })
+    }
+}
+
+impl Drop for SourceSlot {
+    fn drop(&mut self) {
+        let mut counts = self.sources.counts.lock();
+        if let Some(count) = counts.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl HalfOpen {
+    fn new(sources: &Arc<Sources>) -> Self {
+        *sources.half_open.lock() += 1;
+        Self(sources.clone())
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        *self.0.half_open.lock() -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_its_share_and_ipv6_hosts_of_one_network_are_one_source() {
+        let sources = Arc::new(Sources::default());
+        let one = sources.take("2001:db8::1".parse().unwrap(), 2).unwrap();
+        let _two = sources.take("2001:db8::2".parse().unwrap(), 2).unwrap();
+        assert!(sources.take("2001:db8::3".parse().unwrap(), 2).is_none());
+        assert!(sources.take("2001:db8:0:1::3".parse().unwrap(), 2).is_some());
+        drop(one);
+        assert!(sources.take("2001:db8::3".parse().unwrap(), 2).is_some());
+        assert_eq!(sources.counts.lock().len(), 1, "sources without connections are forgotten");
+    }
+}

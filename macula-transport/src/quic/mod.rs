@@ -1,0 +1,37 @@
+//! The transport over QUIC: one UDP port, mutual TLS 1.3, one connection a peer.
+//!
+//! ```text
+//!            QuicTransport ── pool (who is linked, who must go) ── backoff (whom not to dial yet)
+//!     accept ─┐    │   ┌─ dial                    maintenance: idle, eviction
+//!             ▼    ▼   ▼
+//!             hello: certificate ↔ contact, realms, version, bound to the TLS session
+//!                  │
+//!                link ── lane writers (queue → stream)      drain: flush, go away, close
+//!                  └──── receive (streams, lanes, datagrams → Inbound)
+//! ```
+
+mod accept;
+mod backoff;
+pub(crate) mod certificate;
+mod codes;
+mod config;
+mod dial;
+mod drain;
+mod endpoint;
+mod hello;
+mod lane;
+mod link;
+mod pool;
+mod receive;
+mod stream;
+mod tls;
+mod transport;
+mod trust;
+
+pub use config::{BindError, QuicConfig};
+pub use stream::{QuicRx, QuicTx};
+pub use transport::QuicTransport;
+pub use trust::{Trust, TrustError};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,229 @@
+//! The two halves of a stream.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use macula_proto::{Frame, FrameDecoder, ProtoError, Service};
+use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+
+use super::lane::COPY_BYTES_MAX;
+use super::link::Link;
+use crate::metrics::Dropped;
+use crate::{ResetCode, StreamError, StreamRx, StreamTx};
+
+/// The sending half of a QUIC stream.
+pub struct QuicTx {
+    link: Arc<Link>,
+    /// `None` once finished: the link then keeps the stream until it is acknowledged.
+    stream: Option<SendStream>,
+    /// What a cancelled `send` left unwritten. It must go out before anything else, or the peer would read half a
+    /// frame.
+    unwritten: Vec<Bytes>,
+    finished: Option<Acknowledgement>,
+}
+
+/// Resolves when the peer has everything, or stops reading.
+type Acknowledgement = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
+
+/// The receiving half of a QUIC stream.
+#[derive(Debug)]
+pub struct QuicRx {
+    link: Arc<Link>,
+    reader: FrameReader<RecvStream>,
+}
+
+impl QuicRx {
+    pub(crate) fn reader_mut(&mut self) -> &mut FrameReader<RecvStream> {
+        &mut self.reader
+    }
+}
+
+/// Both halves, counted as open until they are dropped.
+pub(crate) fn halves(link: &Arc<Link>, tx: SendStream, rx: FrameReader<RecvStream>) -> (QuicTx, QuicRx) {
+    link.half_opened();
+    link.half_opened();
+    (
+        QuicTx { link: link.clone(), stream: Some(tx), unwritten: Vec::new(), finished: None },
+        QuicRx { link: link.clone(), reader: rx },
+    )
+}
+
+impl QuicTx {
+    async fn write(&mut self) -> Result<(), StreamError> {
+        let stream = self.stream.as_mut().ok_or(StreamError::Finished)?;
+        self.unwritten.retain(|chunk| !chunk.is_empty());
+        // Advances `unwritten` as it goes, so that being dropped half way loses nothing.
+        stream.write_all_chunks(&mut self.unwritten).await.map_err(write_error)?;
+        self.unwritten.clear();
+        Ok(())
+    }
+}
+
+impl StreamTx for QuicTx {
+    async fn send(&mut self, frame: Frame) -> Result<(), StreamError> {
+        if !self.unwritten.is_empty() {
+            self.write().await?;
+        }
+        self.link.count_sent(&frame);
+        if frame.payload().len() < COPY_BYTES_MAX {
+            self.unwritten.push(frame.to_bytes());
+        } else {
+            self.unwritten.extend([frame.head().clone(), frame.into_payload()]);
+        }
+        self.write().await
+    }
+
+    fn finish(&mut self) -> Result<(), StreamError> {
+        let mut stream = self.stream.take().ok_or(StreamError::Finished)?;
+        if self.unwritten.iter().any(|chunk| !chunk.is_empty()) {
+            // A send was cancelled half way: an orderly end would pass half a frame off as a whole stream.
+            let _ = stream.reset(code(ResetCode::CANCELLED));
+            return Err(StreamError::Finished);
+        }
+        let finished = stream.finish();
+        self.finished = Some(Box::pin(stream.stopped()));
+        finished.map_err(|_| StreamError::Finished)?;
+        self.link.retire(stream);
+        Ok(())
+    }
+
+    fn reset(&mut self, reason: ResetCode) {
+        if let Some(mut stream) = self.stream.take() {
+            let _ = stream.reset(code(reason));
+        } else if self.finished.is_some() {
+            tracing::trace!("reset after finish: what was sent is left to arrive");
+        }
+    }
+
+    async fn closed(&mut self) -> Result<(), StreamError> {
+        let end = match (&self.stream, &mut self.finished) {
+            (Some(stream), _) => stream.stopped().await,
+            (None, Some(finished)) => finished.await,
+            (None, None) => return Err(StreamError::Finished),
+        };
+        // A finished future must not be polled again; what it said stays true.
+        if self.finished.is_some() {
+            let said = end.clone();
+            self.finished = Some(Box::pin(async move { said }));
+        }
+        match end {
+            Ok(None) => Ok(()),
+            Ok(Some(stopped)) => Err(StreamError::Stopped(reset_code(stopped))),
+            Err(_lost) => Err(StreamError::Lost),
+        }
+    }
+}
+
+impl fmt::Debug for QuicTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QuicTx(to {})", self.link.id.short())
+    }
+}
+
+impl Drop for QuicTx {
+    fn drop(&mut self) {
+        self.reset(ResetCode::CANCELLED);
+        self.link.half_closed();
+    }
+}
+
+impl StreamRx for QuicRx {
+    async fn recv(&mut self) -> Result<Option<Frame>, StreamError> {
+        loop {
+            let Some(frame) = self.reader.next().await? else { return Ok(None) };
+            self.link.count_received(&frame);
+            if frame.kind().service() != Service::Unknown {
+                return Ok(Some(frame));
+            }
+            self.link.metrics.dropped(Dropped::UnknownKind);
+        }
+    }
+
+    fn stop(&mut self, reason: ResetCode) {
+        let _ = self.reader.source.stop(code(reason));
+    }
+}
+
+impl Drop for QuicRx {
+    fn drop(&mut self) {
+        // quinn tells the peer to stop, with code 0 (CANCELLED), unless all was read.
+        self.link.half_closed();
+    }
+}
+
+/// Frames out of a QUIC stream.
+#[derive(Debug)]
+pub(crate) struct FrameReader<S> {
+    pub(crate) source: S,
+    decoder: FrameDecoder,
+}
+
+/// Why there is no next frame.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameReadError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Proto(#[from] ProtoError),
+}
+
+impl From<FrameReadError> for StreamError {
+    fn from(error: FrameReadError) -> Self {
+        match error {
+            FrameReadError::Proto(error) => Self::Proto(error),
+            FrameReadError::Read(ReadError::Reset(code)) => Self::Reset(reset_code(code)),
+            FrameReadError::Read(ReadError::ConnectionLost(_) | ReadError::ZeroRttRejected) => Self::Lost,
+            FrameReadError::Read(ReadError::ClosedStream | ReadError::IllegalOrderedRead) => Self::Finished,
+        }
+    }
+}
+
+impl FrameReader<RecvStream> {
+    pub(crate) fn new(source: RecvStream) -> Self {
+        Self { source, decoder: FrameDecoder::default() }
+    }
+
+    /// The next frame, or `None` at an orderly end. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, FrameReadError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame()? {
+                return Ok(Some(frame));
+            }
+            match self.source.read_chunk(usize::MAX, true).await? {
+                Some(chunk) => self.decoder.feed(chunk.bytes),
+                None if self.decoder.pending_bytes() > 0 => {
+                    // The end, in the middle of a frame. Reported once.
+                    self.decoder = FrameDecoder::default();
+                    return Err(ProtoError::Malformed.into());
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+pub(crate) fn write_error(error: WriteError) -> StreamError {
+    match error {
+        WriteError::Stopped(code) => StreamError::Stopped(reset_code(code)),
+        WriteError::ConnectionLost(_) | WriteError::ZeroRttRejected => StreamError::Lost,
+        WriteError::ClosedStream => StreamError::Finished,
+    }
+}
+
+pub(crate) fn code(code: ResetCode) -> VarInt {
+    VarInt::from_u32(code.0)
+}
+
+fn reset_code(code: VarInt) -> ResetCode {
+    // Codes past 32 bits are none of ours.
+    ResetCode(u32::try_from(code.into_inner()).unwrap_or(u32::MAX))
+}
+
+/// Whether the peer has acknowledged everything (or does not care any more).
+pub(crate) fn is_acknowledged(stream: &SendStream) -> bool {
+    let mut end = std::pin::pin!(stream.stopped());
+    let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+    end.as_mut().poll(&mut nobody).is_ready()
+}

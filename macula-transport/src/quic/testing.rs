@@ -1,0 +1,206 @@
+//! Nodes for tests: real sockets on loopback, and a handler that records.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use macula_proto::{Contact, Frame, FrameKind, NodeId, wire};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    AddressBook, CloseReason, Identity, Inbound, LaneId, PeerEvent, QuicConfig, QuicRx, QuicTransport,
+    QuicTx, ResetCode, StreamError, StreamRx as _, StreamTx as _, Transport as _,
+};
+
+/// Longer than anything in these tests takes; only a broken test waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a node's handler saw.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Up(NodeId),
+    Down(NodeId, CloseReason),
+    Datagram(NodeId, Frame),
+    Lane(NodeId, LaneId, Frame),
+    StreamEnd(NodeId, Result<(), StreamError>),
+}
+
+pub(crate) struct Node {
+    pub(crate) transport: QuicTransport,
+    pub(crate) book: Arc<AddressBook>,
+    seen: Mutex<mpsc::UnboundedReceiver<Seen>>,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+/// Echoes streams, records everything else.
+struct Recorder {
+    seen: mpsc::UnboundedSender<Seen>,
+    lane_pause: Duration,
+}
+
+impl Inbound<QuicTransport> for Recorder {
+    fn on_peer(&self, event: PeerEvent) {
+        let _ = self.seen.send(match event {
+            PeerEvent::Up(info) => Seen::Up(info.id),
+            PeerEvent::Down { id, reason } => Seen::Down(id, reason),
+        });
+    }
+
+    fn on_datagram(&self, from: NodeId, frame: Frame) {
+        let _ = self.seen.send(Seen::Datagram(from, frame));
+    }
+
+    async fn on_lane(&self, from: NodeId, lane: LaneId, frame: Frame) {
+        tokio::time::sleep(self.lane_pause).await;
+        let _ = self.seen.send(Seen::Lane(from, lane, frame));
+    }
+
+    async fn on_stream(&self, from: NodeId, first: Frame, mut tx: QuicTx, mut rx: QuicRx) {
+        let mut next = Ok(Some(first));
+        let end = loop {
+            match next {
+                Ok(Some(frame)) => {
+                    if let Err(error) = tx.send(frame).await {
+                        break Err(error);
+                    }
+                }
+                Ok(None) => break tx.finish(),
+                Err(error) => break Err(error),
+            }
+            next = rx.recv().await;
+        };
+        let _ = self.seen.send(Seen::StreamEnd(from, end));
+    }
+}
+
+pub(crate) fn config() -> QuicConfig {
+    config_of(Identity::generate())
+}
+
+pub(crate) fn config_of(identity: Identity) -> QuicConfig {
+    QuicConfig::new(identity, "127.0.0.1:0".parse().unwrap())
+}
+
+/// Two configurations, the one with the smaller id first.
+pub(crate) fn ordered_configs() -> (QuicConfig, QuicConfig) {
+    let (a, b) = (config(), config());
+    if a.identity.id() < b.identity.id() { (a, b) } else { (b, a) }
+}
+
+pub(crate) fn start(config: QuicConfig) -> Node {
+    start_slow(config, Duration::ZERO)
+}
+
+/// A node whose handler takes a while over each lane frame.
+pub(crate) fn start_slow(config: QuicConfig, lane_pause: Duration) -> Node {
+    let book = Arc::new(AddressBook::new(100));
+    let transport = QuicTransport::bind(config, book.clone()).unwrap();
+    let (seen, receiver) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn({
+        let (transport, stop) = (transport.clone(), stop.clone());
+        async move { transport.serve(Recorder { seen, lane_pause }, stop).await }
+    });
+    Node { transport, book, seen: Mutex::new(receiver), stop, serving }
+}
+
+impl Node {
+    pub(crate) fn id(&self) -> NodeId {
+        self.transport.local().id
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.transport.local_addr()
+    }
+
+    pub(crate) fn contact(&self) -> Contact {
+        self.transport.local()
+    }
+
+    pub(crate) fn knows(&self, other: &Self) -> &Self {
+        self.book.learn(&other.contact());
+        self
+    }
+
+    /// The next thing that the handler sees.
+    pub(crate) async fn next(&self) -> Seen {
+        timeout(PATIENCE, self.seen.lock().await.recv())
+            .await
+            .expect("something is seen in time")
+            .expect("serving")
+    }
+
+    /// Skips what the handler sees until `pick` picks something.
+    pub(crate) async fn until<T>(&self, pick: impl Fn(Seen) -> Option<T>) -> T {
+        loop {
+            if let Some(picked) = pick(self.next().await) {
+                return picked;
+            }
+        }
+    }
+
+    pub(crate) async fn until_down(&self, peer: &Self) -> CloseReason {
+        let id = peer.id();
+        self.until(|seen| match seen {
+            Seen::Down(down, reason) if down == id => Some(reason),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn until_up(&self, peer: &Self) {
+        let id = peer.id();
+        self.until(|seen| matches!(seen, Seen::Up(up) if up == id).then_some(())).await;
+    }
+
+    pub(crate) async fn until_lane_number(&self) -> u32 {
+        self.until(|seen| match seen {
+            Seen::Lane(_, _, frame) => Some(number_of(&frame)),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn stop(self) -> Vec<Seen> {
+        self.stop.cancel();
+        timeout(PATIENCE, self.serving).await.expect("it stops in time").expect("no panic");
+        let mut rest = Vec::new();
+        let mut seen = self.seen.into_inner();
+        while let Ok(one) = seen.try_recv() {
+            rest.push(one);
+        }
+        rest
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// A frame that carries a number.
+pub(crate) fn numbered(n: u32, payload_bytes: usize) -> Frame {
+    Frame::new(FrameKind::PUBLISH, &wire::LaneOpen { lane: n }, Bytes::from(vec![n as u8; payload_bytes]))
+        .unwrap()
+}
+
+pub(crate) fn number_of(frame: &Frame) -> u32 {
+    frame.header::<wire::LaneOpen>().unwrap().lane
+}
+
+/// Polls until something that no event announces holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let polled = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, polled).await.is_ok(), "never: {what}");
+}
+
+pub(crate) const CANCELLED: StreamError = StreamError::Reset(ResetCode::CANCELLED);
