@@ -1,0 +1,171 @@
+//! What is counted.
+
+use std::sync::Arc;
+
+use macula_proto::{Clock, Timestamp};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::CallError;
+
+/// Counters of one node's calls. Hang them on that node's registry with [`register`](Self::register).
+#[derive(Clone, Debug)]
+pub struct RpcMetrics {
+    /// Calls that this node began.
+    pub calls_started: Counter,
+    /// Calls that this node made and that are over, by outcome.
+    pub calls_completed: Family<Outcome, Counter>,
+    /// Of these, how many ran out of time.
+    pub calls_timed_out: Counter,
+    /// Calls of this node that are under way.
+    pub calls_in_flight: Gauge,
+    /// From the beginning of a call to its end, in seconds, whatever the outcome.
+    pub call_seconds: Histogram,
+    /// Tries at a further provider after one did not take the call.
+    pub calls_retried: Counter,
+    /// Procedures registered on this node since its start.
+    pub registrations_added: Counter,
+    /// Procedures unregistered since its start.
+    pub registrations_removed: Counter,
+    /// Handlers started.
+    pub handlers_started: Counter,
+    /// Handlers running.
+    pub handlers_in_flight: Gauge,
+    /// Handlers that returned an error.
+    pub handler_errors: Counter,
+    /// Handlers that panicked.
+    pub handler_panics: Counter,
+    /// Handlers stopped because their caller was gone.
+    pub handlers_cancelled: Counter,
+    /// Handlers stopped at their deadline.
+    pub handlers_timed_out: Counter,
+    /// Calls that arrived here and were turned away before their handler was started, by reason.
+    pub calls_refused: Family<Outcome, Counter>,
+    /// Frames from peers that were no part of a call, dropped.
+    pub frames_dropped: Counter,
+}
+
+/// The label `outcome`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// A [`CallError`]'s kind, or `ok`.
+    pub outcome: &'static str,
+}
+
+impl Default for RpcMetrics {
+    fn default() -> Self {
+        Self {
+            calls_started: Counter::default(),
+            calls_completed: Family::default(),
+            calls_timed_out: Counter::default(),
+            calls_in_flight: Gauge::default(),
+            // 50 µs to 26 s: from a call in one process to one that waits for people.
+            call_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 20)),
+            calls_retried: Counter::default(),
+            registrations_added: Counter::default(),
+            registrations_removed: Counter::default(),
+            handlers_started: Counter::default(),
+            handlers_in_flight: Gauge::default(),
+            handler_errors: Counter::default(),
+            handler_panics: Counter::default(),
+            handlers_cancelled: Counter::default(),
+            handlers_timed_out: Counter::default(),
+            calls_refused: Family::default(),
+            frames_dropped: Counter::default(),
+        }
+    }
+}
+
+impl RpcMetrics {
+    /// Shows all of them in `registry`, under `rpc_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let rpc = registry.sub_registry_with_prefix("rpc");
+        rpc.register("calls_started", "Calls begun", self.calls_started.clone());
+        rpc.register("calls_completed", "Calls over, by outcome", self.calls_completed.clone());
+        rpc.register("calls_timed_out", "Calls that ran out of time", self.calls_timed_out.clone());
+        rpc.register("calls_in_flight", "Calls under way", self.calls_in_flight.clone());
+        rpc.register_with_unit("call", "Duration of calls", Unit::Seconds, self.call_seconds.clone());
+        rpc.register("calls_retried", "Tries at a further provider", self.calls_retried.clone());
+        rpc.register("registrations_added", "Procedures registered", self.registrations_added.clone());
+        rpc.register("registrations_removed", "Procedures unregistered", self.registrations_removed.clone());
+        rpc.register("handlers_started", "Handlers started", self.handlers_started.clone());
+        rpc.register("handlers_in_flight", "Handlers running", self.handlers_in_flight.clone());
+        rpc.register("handler_errors", "Handlers that returned an error", self.handler_errors.clone());
+        rpc.register("handler_panics", "Handlers that panicked", self.handler_panics.clone());
+        rpc.register(
+            "handlers_cancelled",
+            "Handlers stopped for lack of a caller",
+            self.handlers_cancelled.clone(),
+        );
+        rpc.register(
+            "handlers_timed_out",
+            "Handlers stopped at their deadline",
+            self.handlers_timed_out.clone(),
+        );
+        rpc.register("calls_refused", "Calls turned away, by reason", self.calls_refused.clone());
+        rpc.register("frames_dropped", "Frames that were no part of a call", self.frames_dropped.clone());
+    }
+}
+
+/// One call of this node, from its beginning to its end. Dropped before [`end`](Self::end), it counts as cancelled.
+pub(crate) struct CallRecord {
+    metrics: Arc<RpcMetrics>,
+    clock: Arc<dyn Clock>,
+    started: Timestamp,
+    ended: bool,
+}
+
+impl CallRecord {
+    pub(crate) fn start(metrics: &Arc<RpcMetrics>, clock: &Arc<dyn Clock>) -> Self {
+        metrics.calls_started.inc();
+        metrics.calls_in_flight.inc();
+        Self { metrics: metrics.clone(), clock: clock.clone(), started: clock.now(), ended: false }
+    }
+
+    /// The call is over. Only the first end counts.
+    pub(crate) fn end(&mut self, error: Option<&CallError>) {
+        if !self.ended && matches!(error, Some(CallError::Deadline { .. })) {
+            self.metrics.calls_timed_out.inc();
+        }
+        self.count(error.map_or("ok", outcome_of));
+    }
+
+    fn count(&mut self, outcome: &'static str) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        self.metrics.calls_completed.get_or_create(&Outcome { outcome }).inc();
+        self.metrics.calls_in_flight.dec();
+        let took = self.clock.now() - self.started;
+        self.metrics.call_seconds.observe(took.as_secs_f64());
+    }
+}
+
+impl Drop for CallRecord {
+    fn drop(&mut self) {
+        self.count("cancelled");
+    }
+}
+
+const fn outcome_of(error: &CallError) -> &'static str {
+    match error {
+        CallError::UnknownProcedure { .. } => "unknown_procedure",
+        CallError::Forbidden { .. } => "forbidden",
+        CallError::PayloadTooLarge { .. } | CallError::Headers(_) => "too_large",
+        CallError::Cancelled { .. } => "cancelled",
+        CallError::Handler(_) => "handler_error",
+        CallError::HandlerPanic { .. } => "handler_panic",
+        CallError::ReplyTooLarge { .. } => "reply_too_large",
+        CallError::NoProviderReachable { .. } => "unreachable",
+        CallError::Lost { .. } => "lost",
+        CallError::Protocol { .. } => "protocol",
+        CallError::Directory { .. } => "directory",
+        CallError::Deadline { .. } => "deadline",
+        CallError::Overloaded { .. } => "overloaded",
+    }
+}
