@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: the rules of this repository that no other tool checks.
 //!
 //! Each finding says where, which rule, and what to do. A rule that looks at single lines can be lifted for one line,
-//! with a reason, by a comment at its end: `// tidy: allow(sleep): the child process has no other signal`.
+//! with a reason, by a comment at its end or on the line above: `// tidy: allow(sleep): the child has no other signal`.
 
 mod architecture;
 mod layers;

@@ -3,6 +3,8 @@
 use super::Finding;
 use super::source::allows;
 
+const RULE: &str = "path";
+
 /// Folders that exist on the writer's machine only. Written in two parts, since this file is checked as well.
 const PLACES: [&str; 5] = [
     concat!("/ho", "me/"),
@@ -13,14 +15,25 @@ const PLACES: [&str; 5] = [
 ];
 
 pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
-    let of_line = |(index, line): (usize, &str)| {
-        let place = PLACES.into_iter().find(|place| names_place(line, place))?;
-        let advice = format!(
-            "`{place}` exists on one machine only: use a relative path, a variable or a temporary folder"
-        );
-        (!allows(line, "path")).then(|| Finding::new(path, index + 1, "path", advice))
-    };
-    text.lines().enumerate().filter_map(of_line).collect()
+    let mut findings = Vec::new();
+    let mut above = "";
+    for (index, line) in text.lines().enumerate() {
+        let place = PLACES.into_iter().find(|place| names_place(line, place));
+        let allowed = allows(line, RULE) || (is_comment(above) && allows(above, RULE));
+        if let Some(place) = place.filter(|_| !allowed) {
+            let advice = format!(
+                "`{place}` exists on one machine only: use a relative path, a variable or a temporary folder"
+            );
+            findings.push(Finding::new(path, index + 1, RULE, advice));
+        }
+        above = line;
+    }
+    findings
+}
+
+fn is_comment(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("//") || line.starts_with('#') || line.starts_with("<!--")
 }
 
 /// Whether `place` stands in `line` as the beginning of a path, not in the middle of one or of an address.
@@ -62,5 +75,8 @@ mod tests {
     fn a_line_may_be_allowed_with_a_reason() {
         let line = format!("VOLUME {}macula # tidy: allow(path): inside the image", PLACES[3]);
         assert_eq!(check("Containerfile", &line), []);
+        let above = format!("# tidy: allow(path): inside the image\nVOLUME {}macula\n", PLACES[3]);
+        assert_eq!(check("Containerfile", &above), []);
+        assert_eq!(check("Containerfile", &format!("{above}VOLUME {}other", PLACES[3])).len(), 1);
     }
 }

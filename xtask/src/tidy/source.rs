@@ -49,9 +49,16 @@ impl Source {
         self.is_test_file() || self.test_items.iter().any(|(first, last)| (*first..=*last).contains(&line))
     }
 
-    /// Whether a comment on `line` lifts `rule` there, with a reason.
+    /// Whether a comment on `line`, or one that has the line above for itself, lifts `rule` there, with a reason.
     pub(crate) fn allows(&self, rule: &str, line: usize) -> bool {
-        allows(&self.comment(line), rule)
+        let above = line - 1;
+        let above = || above > 0 && self.is_code_free(above) && allows(&self.comment(above), rule);
+        allows(&self.comment(line), rule) || above()
+    }
+
+    fn is_code_free(&self, line: usize) -> bool {
+        let end = self.line_starts.get(line).copied().unwrap_or(self.code.len());
+        self.code[self.line_starts[line - 1]..end].iter().all(u8::is_ascii_whitespace)
     }
 
     /// The comments on line `line`; empty past the end.

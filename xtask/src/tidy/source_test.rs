@@ -63,3 +63,13 @@ fn a_rule_is_lifted_only_with_a_reason() {
     assert!(!source.allows("sleep", 2));
     assert!(!source.allows("sleep", 3));
 }
+
+#[test]
+fn a_comment_above_lifts_a_rule_as_well() {
+    let source = Source::new(
+        "a/src/x.rs",
+        "// tidy: allow(sleep): no signal\na\nb // tidy: allow(sleep): here only\nc",
+    );
+    let allowed: Vec<bool> = (1..=4).map(|line| source.allows("sleep", line)).collect();
+    assert_eq!(allowed, [true, true, true, false]);
+}

@@ -58,15 +58,29 @@ fn unbounded(source: &Source) -> Vec<Finding> {
     tokio.chain(others).chain(std).map(|at| at_offset(source, at, "unbounded", advice)).collect()
 }
 
-/// Calls of a function named `sleep`, in tests. Timers of the code under test are no matter of this rule.
+/// Calls of a function named `sleep`, in tests. Under paused time a sleep is an event like any other, so the files whose
+/// tests all run under it are free to use tokio's. Timers of the code under test are no matter of this rule.
 fn sleeps(source: &Source) -> Vec<Finding> {
     let code = source.code();
+    let paused = runs_under_paused_time(source);
     let calls = source.words("sleep").filter(|at| {
         let declared = code[..*at].ends_with(b"fn ");
-        code.get(at + 5) == Some(&b'(') && !declared && source.is_test_line(source.line_of(*at))
+        let harmless = declared || (paused && !code[..*at].ends_with(b"thread::"));
+        code.get(at + 5) == Some(&b'(') && !harmless && source.is_test_line(source.line_of(*at))
     });
-    let advice = "wait for the event itself, or advance paused time with `tokio::time::advance`";
+    let advice = "wait for the event itself, or run the test under paused time (`start_paused = true`)";
     calls.map(|at| at_offset(source, at, "sleep", advice)).collect()
+}
+
+fn runs_under_paused_time(source: &Source) -> bool {
+    let attributes =
+        source.words("tokio").map(|at| &source.code()[at..]).filter(|rest| rest.starts_with(b"tokio::test"));
+    let pauses = |rest: &[u8]| {
+        let end = rest.iter().position(|byte| *byte == b']').unwrap_or(rest.len());
+        rest[..end].windows(12).any(|window| window == b"start_paused")
+    };
+    let attributes: Vec<bool> = attributes.map(pauses).collect();
+    attributes.iter().all(|paused| *paused) && source.words("start_paused").next().is_some()
 }
 
 /// `wire::Message::decode(…)`: prost's own, which knows no limits. Tests may use it.
@@ -149,6 +163,20 @@ mod tests {
         assert_eq!(in_source("#[cfg(test)]\nmod tests {\n    fn f() { sleep(d) }\n}"), [(3, "sleep")]);
         assert_eq!(in_source("fn f() { sleep(d) }"), []);
         assert_eq!(found("a/tests/x.rs", "sleep_until(d); fn sleep(d: u8) {}"), []);
+    }
+
+    #[test]
+    fn under_paused_time_tests_may_sleep() {
+        let paused = "#[tokio::test(start_paused = true)]\nasync fn f() { tokio::time::sleep(d).await; }";
+        assert_eq!(found("a/tests/x.rs", paused), []);
+        assert_eq!(
+            found("a/tests/x.rs", &format!("{paused}\n#[tokio::test]\nasync fn g() {{}}")),
+            [(2, "sleep")]
+        );
+        assert_eq!(
+            found("a/tests/x.rs", &format!("{paused}\nfn g() {{ thread::sleep(d) }}")),
+            [(3, "sleep")]
+        );
     }
 
     #[test]
