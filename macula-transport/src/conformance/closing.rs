@@ -39,6 +39,30 @@ pub async fn a_graceful_stop_delivers_what_was_accepted<H: Harness>(harness: &H)
     b.until("goodbye", |log| log.downs(id) == [CloseReason::Shutdown]).await;
 }
 
+/// A node that stops still takes what its peers' lanes had accepted by then; afterwards they are closed.
+pub async fn a_graceful_stop_takes_what_was_under_way<H: Harness>(harness: &H) {
+    let (a, b) = connected_pair(harness).await;
+    a.block(LaneId::DATA);
+    let lane = within("a lane", b.transport.lane(a.id(), LaneId::DATA)).await.expect("connected");
+    let mut accepted = 0;
+    while accepted < 1000 && lane.try_send(frame(accepted, 1000)).is_ok() {
+        accepted += 1;
+    }
+    assert!(accepted > 10);
+    a.stop();
+    let closes = async {
+        while lane.send(frame(accepted, 1000)).await.is_ok() {
+            accepted += 1;
+        }
+    };
+    a.unblock(LaneId::DATA);
+    within("the lane closes", closes).await;
+    let seen = a.seen.clone();
+    a.stopped().await;
+    seen.until("all that was accepted", |log| log.lanes.len() as u32 >= accepted).await;
+    assert_eq!(seen.look(|log| log.numbers(LaneId::DATA)), (0..accepted).collect::<Vec<_>>());
+}
+
 /// A node that has stopped neither dials nor answers.
 pub async fn a_stopped_node_is_closed<H: Harness>(harness: &H) {
     let (a, b) = connected_pair(harness).await;

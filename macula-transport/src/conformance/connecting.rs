@@ -164,6 +164,23 @@ pub async fn a_full_pool_evicts_the_least_recently_used<H: Harness>(harness: &H)
     assert_eq!(live, expected);
 }
 
+/// A connection with an open stream is in use: a full pool says no rather than close it.
+pub async fn a_full_pool_spares_what_is_in_use<H: Harness>(harness: &H) {
+    let spec = NodeSpec { connections_max: 1, ..NodeSpec::numbered(1) };
+    let a = start_with(harness, spec).await;
+    let (mut b, c) = (start(harness, 2).await, start(harness, 3).await);
+    a.connect(&b).await;
+    let stream = within("a stream", a.transport.stream(b.id(), frame(1, 10))).await.expect("connected");
+    let opened = b.next_stream().await;
+    let full = within("connect", a.transport.connect(Target::Contact(c.contact()))).await.map(|info| info.id);
+    assert!(matches!(full, Err(TransportError::PoolFull(1))), "{full:?}");
+    let full = within("be connected to", c.transport.connect(Target::Contact(a.contact()))).await;
+    let refused = matches!(full, Err(TransportError::Refused { refusal: Refusal::Full, .. }));
+    assert!(refused, "{:?}", full.map(|info| info.id));
+    assert!(a.log(|log| log.downs(b.id()).is_empty()));
+    drop((stream, opened));
+}
+
 /// A round trip, so that what was sent before has been acknowledged.
 async fn acknowledged<T: Transport>(a: &Node<T>, b: &Node<T>) {
     let lane = within("a lane back", b.transport.lane(a.id(), LaneId::CONTROL)).await.expect("connected");

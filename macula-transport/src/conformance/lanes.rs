@@ -6,7 +6,7 @@ use macula_proto::{Frame, FrameKind, wire};
 
 use super::node::{connected_pair, frame, number, within};
 use super::{Harness, QUIET};
-use crate::{LaneError, LaneId, LaneSender, Transport};
+use crate::{LaneError, LaneId, LaneSender, Transport, TransportError};
 
 /// More than any transport may take without delivering.
 const BOUND_BYTES: usize = 64 * 1024 * 1024;
@@ -49,6 +49,18 @@ pub async fn lanes_work_from_the_accepting_side<H: Harness>(harness: &H) {
         let from = a.log(|log| log.lanes.last().map(|(from, ..)| *from));
         assert_eq!(from, Some(b.id()));
     }
+}
+
+/// There are [`LaneId::COUNT`] lanes and no more.
+pub async fn a_lane_past_the_last_is_an_error<H: Harness>(harness: &H) {
+    let (a, b) = connected_pair(harness).await;
+    let last = LaneId(LaneId::COUNT as u8 - 1);
+    let sender = within("the last lane", a.transport.lane(b.id(), last)).await.expect("connected");
+    within("send", sender.send(frame(1, 10))).await.expect("the lane is open");
+    b.until("the frame", |log| log.numbers(last) == [1]).await;
+    let past = LaneId(LaneId::COUNT as u8);
+    let none = within("a lane past it", a.transport.lane(b.id(), past)).await.map(drop);
+    assert!(matches!(none, Err(TransportError::NoSuchLane(lane)) if lane == past), "{none:?}");
 }
 
 /// While the receiver's handler waits, the sender's queue fills and says so, within a bound; then all that was

@@ -148,9 +148,11 @@ macro_rules! transport_conformance {
             many_connects_make_one_connection
             simultaneous_connects_converge
             a_full_pool_evicts_the_least_recently_used
+            a_full_pool_spares_what_is_in_use
             peers_tells_the_truth
             lane_frames_arrive_in_order
             lanes_work_from_the_accepting_side
+            a_lane_past_the_last_is_an_error
             a_blocked_lane_fills_up_and_loses_nothing
             a_blocked_lane_blocks_no_other
             the_largest_frames_pass
@@ -167,6 +169,7 @@ macro_rules! transport_conformance {
             a_datagram_needs_a_connection
             a_datagram_too_large_is_an_error
             a_graceful_stop_delivers_what_was_accepted
+            a_graceful_stop_takes_what_was_under_way
             a_stopped_node_is_closed
             everything_ends_with_the_connection
             a_crash_is_noticed

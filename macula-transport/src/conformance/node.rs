@@ -129,7 +129,7 @@ impl<T: Transport> Node<T> {
     }
 
     pub(super) fn log<R>(&self, look: impl FnOnce(&Log) -> R) -> R {
-        look(&self.seen.log.lock())
+        self.seen.look(look)
     }
 
     /// The next stream that a peer opened.
@@ -169,7 +169,11 @@ impl<T: Transport> Node<T> {
 }
 
 impl<T: Transport> Seen<T> {
-    async fn until(&self, what: &str, look: impl Fn(&Log) -> bool) {
+    pub(super) fn look<R>(&self, look: impl FnOnce(&Log) -> R) -> R {
+        look(&self.log.lock())
+    }
+
+    pub(super) async fn until(&self, what: &str, look: impl Fn(&Log) -> bool) {
         within(what, async {
             loop {
                 let changed = self.changed.notified();

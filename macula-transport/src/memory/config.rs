@@ -1,14 +1,17 @@
 //! How one node of the in-memory network is set up.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use macula_proto::{Capabilities, Realm, SecretKey, VersionRange};
 
+use crate::{AddressBook, TransportMetrics};
+
 /// The settings of one [`MemoryTransport`](super::MemoryTransport). The defaults are those of the QUIC transport
 /// where both have the setting.
 ///
-/// Made from a number or a key: `MemoryConfig::from(7)` is a node with a fixed key that listens at 10.0.0.7:4000.
+/// Cloning shares the address book and the counters. Made from a number or a key: `MemoryConfig::from(7)` is a node with a fixed key that listens at 10.0.0.7:4000.
 #[derive(Clone, Debug)]
 pub struct MemoryConfig {
     /// Who the node is.
@@ -25,6 +28,8 @@ pub struct MemoryConfig {
     pub versions: VersionRange,
     /// Software name and version, for people.
     pub agent: String,
+    /// Tells this start of the node's process from others; `None`: drawn from the network's seed.
+    pub instance: Option<u64>,
     /// Live connections at most. Default 100.
     pub connections_max: usize,
     /// A connection closes after so long without application frames, open streams or undelivered data. Default 60 s.
@@ -46,6 +51,10 @@ pub struct MemoryConfig {
     pub datagrams_max: usize,
     /// Largest frame in a datagram, in bytes. Default 1,200.
     pub datagram_bytes_max: usize,
+    /// Where other nodes can be reached, as far as this node has heard. Default: an empty book of its own, for 10,000.
+    pub book: Arc<AddressBook>,
+    /// Where it is counted. Default: a set of its own.
+    pub metrics: TransportMetrics,
 }
 
 impl MemoryConfig {
@@ -59,6 +68,7 @@ impl MemoryConfig {
             capabilities: Capabilities::DIRECTORY,
             versions: VersionRange::CURRENT,
             agent: concat!("macula/", env!("CARGO_PKG_VERSION")).into(),
+            instance: None,
             connections_max: 100,
             idle_timeout: Duration::from_secs(60),
             peer_timeout: Duration::from_secs(10),
@@ -69,6 +79,8 @@ impl MemoryConfig {
             streams_max: 256,
             datagrams_max: 1024,
             datagram_bytes_max: 1200,
+            book: Arc::new(AddressBook::new(10_000)),
+            metrics: TransportMetrics::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::endpoint::Endpoint;
 use super::network::Network;
 use super::pipe::{PipeProbe, PipeRx};
 use super::stream::{MemoryRx, MemoryTx};
-use crate::{CloseReason, LaneId, LaneSender, PeerInfo};
+use crate::{CloseReason, Dropped, LaneId, LaneSender, PeerInfo};
 
 /// What a node says of itself when a connection begins.
 #[derive(Clone)]
@@ -48,6 +48,7 @@ pub(super) struct Side {
     pub(super) endpoint: Weak<Endpoint>,
     pub(super) lane_queue_bytes: usize,
     pub(super) window_bytes: usize,
+    drain_timeout: Duration,
     /// Outgoing.
     pub(super) lanes: Mutex<BTreeMap<LaneId, (LaneSender, PipeProbe)>>,
     /// Room for outgoing streams.
@@ -65,6 +66,8 @@ pub(super) struct Side {
     draining: CancellationToken,
     closed: CancellationToken,
     reason: OnceLock<CloseReason>,
+    /// It was in its node's pool, so it counts as a connection.
+    pooled: AtomicBool,
 }
 
 /// Something that the peer opened.
@@ -103,6 +106,7 @@ impl Side {
             endpoint: Arc::downgrade(endpoint),
             lane_queue_bytes: config.lane_queue_bytes,
             window_bytes: config.window_bytes,
+            drain_timeout: config.drain_timeout,
             lanes: Mutex::default(),
             streams: Arc::new(Semaphore::new(config.streams_max)),
             inbox: Mutex::default(),
@@ -114,6 +118,7 @@ impl Side {
             draining: CancellationToken::new(),
             closed: CancellationToken::new(),
             reason: OnceLock::new(),
+            pooled: AtomicBool::new(false),
         }
     }
 }
@@ -348,6 +353,14 @@ impl End {
         self.connection.close_side(self.at, reason);
     }
 
+    pub(super) fn mark_pooled(&self) {
+        self.mine().pooled.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_pooled(&self) -> bool {
+        self.mine().pooled.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.mine().closed.is_cancelled()
     }
@@ -419,7 +432,7 @@ impl End {
     pub(super) fn datagram_departure(&self, bytes: usize) -> [Option<Instant>; 2] {
         let network = &self.connection.network;
         let behind = self.mine().line_free.lock().saturating_duration_since(Instant::now());
-        if behind > LINE_BEHIND_MAX || !network.is_open(self.me(), self.peer()) {
+        if behind > LINE_BEHIND_MAX || !network.can_send(self.me(), self.peer()) {
             return [None; 2];
         }
         let (line, trips) = network.datagram_trips(self.me(), self.peer(), bytes);
@@ -441,6 +454,10 @@ impl End {
         self.connection.network.until_delivers(self.peer(), self.me()).await;
     }
 
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.mine().drain_timeout
+    }
+
     /// Waits until this node is not paused.
     pub(super) async fn until_running(&self) {
         self.connection.network.until_running(self.me()).await;
@@ -459,6 +476,13 @@ impl End {
         self.mine().frames_received.fetch_add(1, Ordering::Relaxed);
         if let Some(endpoint) = self.mine().endpoint.upgrade() {
             endpoint.count_received(frame);
+        }
+    }
+
+    /// Counts something thrown away, at this node.
+    pub(super) fn count_dropped(&self, what: Dropped) {
+        if let Some(endpoint) = self.mine().endpoint.upgrade() {
+            endpoint.count_dropped(what);
         }
     }
 

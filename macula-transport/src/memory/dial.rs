@@ -12,7 +12,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use macula_proto::NodeId;
+use macula_proto::{Contact, NodeId};
 
 use super::connection::{Connection, End};
 use super::endpoint::{Endpoint, Stage};
@@ -23,7 +23,7 @@ use crate::{CloseReason, Refusal, Target, TransportError};
 pub(super) async fn connect(endpoint: &Arc<Endpoint>, target: Target) -> Result<End, TransportError> {
     endpoint.check_open()?;
     let (id, addrs) = match target {
-        Target::Id(id) => (Some(id), endpoint.book.addrs(&id)),
+        Target::Id(id) => (Some(id), endpoint.config.book.addrs(&id)),
         Target::Addr(addr) => (None, vec![addr]),
         Target::Contact(contact) => (Some(contact.id), contact.addrs),
     };
@@ -66,15 +66,33 @@ async fn run(endpoint: &Arc<Endpoint>, (id, addrs): &DialKey) -> Result<End, Tra
         let attempt = tokio::select! {
             biased;
             () = endpoint.dead.cancelled() => return Err(TransportError::Closed),
+            end = linked(endpoint, *id) => return Ok(end),
             attempt = tokio::time::timeout(share, handshake(endpoint, *id, *addr)) => attempt,
         };
+        endpoint.config.metrics.handshake(true, matches!(attempt, Ok(Ok(_))));
         match attempt {
-            Ok(Ok(end)) => return Ok(end),
+            Ok(Ok(end)) => {
+                // Known to work from here, whatever the peer says of itself.
+                endpoint.config.book.learn(&Contact::new(end.peer(), *addr));
+                return Ok(end);
+            }
             Ok(Err(error)) => failure = error,
             Err(_elapsed) => {}
         }
     }
     Err(failure)
+}
+
+/// Waits until there is a connection to the peer, whoever made it; for ever if no peer is asked for.
+async fn linked(endpoint: &Endpoint, id: Option<NodeId>) -> End {
+    let Some(id) = id else { return std::future::pending().await };
+    let live = || endpoint.pool.lock().get(id).cloned();
+    loop {
+        endpoint.network.until(|| live().is_some()).await;
+        if let Some(end) = live() {
+            return end;
+        }
+    }
 }
 
 async fn handshake(
@@ -114,8 +132,12 @@ fn accept(me: &Arc<Endpoint>, peer: &Arc<Endpoint>, addr: SocketAddr) -> Result<
     if let Some(connection) = me.network.connection(me.id(), peer.id()) {
         return Ok(connection.end_of(me.id()));
     }
-    let refused = |refusal| TransportError::Refused { addr, refusal };
-    let version = me.config.versions.agree(peer.config.versions).ok_or(refused(Refusal::Version))?;
+    let refused = |refusal| {
+        peer.config.metrics.handshake(false, false);
+        peer.config.metrics.refused(&refusal);
+        TransportError::Refused { addr, refusal }
+    };
+    let version = me.config.versions.agree(peer.config.versions).ok_or_else(|| refused(Refusal::Version))?;
     if !me.config.realms.iter().any(|realm| peer.config.realms.contains(realm)) {
         return Err(refused(Refusal::Realm));
     }
@@ -130,6 +152,7 @@ fn accept(me: &Arc<Endpoint>, peer: &Arc<Endpoint>, addr: SocketAddr) -> Result<
         close_unused(&connection);
         return Err(refused(Refusal::Full));
     }
+    peer.config.metrics.handshake(false, true);
     me.network.put_connection(me.id(), peer.id(), &connection);
     Ok(connection.end(0))
 }

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::MemoryConfig;
 use super::connection::{End, Hello};
 use super::network::Network;
-use super::pool::Pool;
-use crate::{AddressBook, CloseReason, TransportError};
+use super::pool::{Added, Pool};
+use crate::{CloseReason, Dropped, TransportError};
 
 /// How far a node's life has gone.
 ///
@@ -37,7 +37,6 @@ pub(super) struct Endpoint {
     pub(super) config: MemoryConfig,
     pub(super) contact: Contact,
     pub(super) listen: SocketAddr,
-    pub(super) book: AddressBook,
     pub(super) pool: Mutex<Pool>,
     /// The pool has a connection that `serve` does not read from.
     pub(super) arrived: Notify,
@@ -45,9 +44,6 @@ pub(super) struct Endpoint {
     stage: Mutex<Stage>,
     instance: u64,
 }
-
-/// Nodes whose addresses are remembered at most.
-const BOOK_NODES_MAX: usize = 10_000;
 
 impl Endpoint {
     pub(super) fn new(
@@ -62,7 +58,6 @@ impl Endpoint {
             network,
             config,
             listen,
-            book: AddressBook::new(BOOK_NODES_MAX),
             pool: Mutex::default(),
             arrived: Notify::new(),
             dead: CancellationToken::new(),
@@ -112,15 +107,20 @@ impl Endpoint {
         }
     }
 
-    /// Puts a new connection into the pool, closing another if need be.
+    /// Puts a connection into the pool, closing another if need be. Putting it there again does nothing.
     pub(super) fn register(&self, end: &End) -> Result<(), TransportError> {
         self.check_open()?;
-        let displaced = self.pool.lock().insert(end, self.config.connections_max)?;
-        if let Some((old, reason)) = displaced {
-            old.close(reason);
+        let added = self.pool.lock().insert(end, self.config.connections_max)?;
+        if let Added::New(displaced) = added {
+            self.config.metrics.opened();
+            end.mark_pooled();
+            if let Some((old, reason)) = displaced {
+                old.close(reason);
+            }
         }
-        self.book.learn(&end.theirs().hello.contact);
+        self.config.book.learn(&end.theirs().hello.contact);
         self.arrived.notify_one();
+        self.network.announce_change();
         Ok(())
     }
 
@@ -130,8 +130,11 @@ impl Endpoint {
     }
 
     /// A connection of this node has closed.
-    pub(super) fn on_closed(&self, end: &End, _reason: CloseReason) {
+    pub(super) fn on_closed(&self, end: &End, reason: CloseReason) {
         self.pool.lock().remove(end);
+        if end.was_pooled() {
+            self.config.metrics.closed(reason);
+        }
     }
 
     /// Ends at once, telling nobody.
@@ -146,9 +149,17 @@ impl Endpoint {
         self.network.forget_endpoint(self.listen);
     }
 
-    pub(super) fn count_sent(&self, _frame: &Frame) {}
+    pub(super) fn count_sent(&self, frame: &Frame) {
+        self.config.metrics.sent(frame.kind(), frame.wire_len());
+    }
 
-    pub(super) fn count_received(&self, _frame: &Frame) {}
+    pub(super) fn count_received(&self, frame: &Frame) {
+        self.config.metrics.received(frame.kind(), frame.wire_len());
+    }
+
+    pub(super) fn count_dropped(&self, what: Dropped) {
+        self.config.metrics.dropped(what);
+    }
 }
 
 impl Drop for Endpoint {

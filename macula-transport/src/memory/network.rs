@@ -96,7 +96,9 @@ impl MemoryNetwork {
         let listen = config.listen.unwrap_or_else(|| state.next_addr());
         let taken = state.endpoints.get(&listen).is_some_and(|endpoint| endpoint.strong_count() > 0);
         assert!(!taken, "{listen} is in use: stop or crash the node there first");
-        let instance = state.rng.random();
+        // Drawn in any case, so that giving one does not shift the later draws.
+        let drawn = state.rng.random();
+        let instance = config.instance.unwrap_or(drawn);
         let endpoint = Arc::new(Endpoint::new(self.shared.clone(), config, listen, instance));
         state.endpoints.insert(listen, Arc::downgrade(&endpoint));
         MemoryTransport::new(endpoint)
@@ -107,7 +109,7 @@ impl MemoryNetwork {
         let endpoints = self.shared.endpoints();
         for one in &endpoints {
             for other in endpoints.iter().filter(|other| other.id() != one.id()) {
-                one.book.learn(&other.contact);
+                one.config.book.learn(&other.contact);
             }
         }
     }
@@ -201,6 +203,12 @@ impl Network {
     /// Numbers the uses of connections, so that the least recent one is known.
     pub(super) fn next_use(&self) -> u64 {
         self.uses.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a packet leaves one node for the other, now. Whether the other runs is found out there.
+    pub(super) fn can_send(&self, from: NodeId, to: NodeId) -> bool {
+        let state = self.state.lock();
+        state.is_open(from, to) && !state.paused.contains(&from)
     }
 
     /// Whether packets pass from one to the other, now.

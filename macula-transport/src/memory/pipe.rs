@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connection::End;
-use crate::{ResetCode, StreamError};
+use crate::{Dropped, ResetCode, StreamError};
 
 /// Makes a pipe from `sender`'s end of a connection to the other. At most `window_bytes` are under way, or one
 /// larger frame.
@@ -141,9 +141,11 @@ impl PipeTx {
         Ok(())
     }
 
-    /// Gives up: the receiver sees the code one trip later.
+    /// Gives up: the receiver sees the code one trip later. After `finish` it is too late for that.
     pub(super) fn reset(&mut self, code: ResetCode) {
-        self.open = false;
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
         // A dead node tells nobody.
         if self.end.is_closed() {
             return;
@@ -253,6 +255,11 @@ impl PipeRx {
         state.stopped = Some((at, code));
         drop(state);
         self.shared.drained.notify_one();
+    }
+
+    /// Counts something thrown away, at the receiver.
+    pub(super) fn count_dropped(&self, what: Dropped) {
+        self.end.count_dropped(what);
     }
 
     fn after_the_end(&self) -> Result<Option<Frame>, StreamError> {

@@ -26,6 +26,14 @@ struct Entry {
 /// Whom a dial is for: the id, if one is asked for, and the addresses to try.
 pub(super) type DialKey = (Option<NodeId>, Vec<SocketAddr>);
 
+/// What became of a connection that was put into the pool.
+pub(super) enum Added {
+    /// It was there.
+    Already,
+    /// It is there now, and another one must be closed for that reason.
+    New(Option<(End, CloseReason)>),
+}
+
 /// A dial under way, shared by all who want its outcome.
 #[derive(Default)]
 pub(super) struct Dial {
@@ -48,16 +56,11 @@ impl Pool {
         self.entries.values().map(|entry| &entry.end)
     }
 
-    /// Adds a connection. Returns the one that must be closed for it, and why; or gives up if the pool is full of
-    /// connections in use.
-    pub(super) fn insert(
-        &mut self,
-        end: &End,
-        connections_max: usize,
-    ) -> Result<Option<(End, CloseReason)>, TransportError> {
+    /// Adds a connection, or gives up if the pool is full of connections in use.
+    pub(super) fn insert(&mut self, end: &End, connections_max: usize) -> Result<Added, TransportError> {
         let peer = end.peer();
         let displaced = match self.entries.get(&peer) {
-            Some(entry) if entry.end.is_same(end) => return Ok(None),
+            Some(entry) if entry.end.is_same(end) => return Ok(Added::Already),
             // The peer began anew, so it has lost the old one.
             Some(entry) => Some((entry.end.clone(), CloseReason::Lost)),
             None if self.entries.len() < connections_max => None,
@@ -68,7 +71,7 @@ impl Pool {
             }
         };
         self.entries.insert(peer, Entry { end: end.clone(), attached: false });
-        Ok(displaced)
+        Ok(Added::New(displaced))
     }
 
     /// Whether another connection finds room, if need be by evicting one that is not in use.

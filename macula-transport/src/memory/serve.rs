@@ -12,7 +12,7 @@ use super::connection::{Arrival, End, Work};
 use super::endpoint::{Endpoint, Stage};
 use super::pipe::PipeRx;
 use super::stream::{MemoryRx, MemoryTx};
-use crate::{CloseReason, Inbound, LaneId, PeerEvent, ResetCode, StreamRx, StreamTx};
+use crate::{CloseReason, Dropped, Inbound, LaneId, PeerEvent, ResetCode, StreamRx, StreamTx};
 
 /// Receives until `stop`, then drains and closes; or until the node crashes.
 pub(super) async fn serve<H: Inbound<MemoryTransport>>(
@@ -128,30 +128,44 @@ impl<H: Inbound<MemoryTransport>> Serving<H> {
 /// Reports a connection up, reads from it until it ends, and reports it down.
 async fn run_side<H: Inbound<MemoryTransport>>(end: End, handler: Arc<H>) {
     handler.on_peer(PeerEvent::Up(end.info()));
-    let mut readers = JoinSet::new();
-    readers.spawn(read_datagrams(end.clone(), handler.clone()));
+    let (mut lanes, mut streams) = (JoinSet::new(), JoinSet::new());
+    streams.spawn(read_datagrams(end.clone(), handler.clone()));
     loop {
         tokio::select! {
             biased;
             () = end.closed() => break,
             arrival = end.next_arrival() => match arrival {
                 Arrival::Lane(lane, pipe, work) => {
-                    readers.spawn(read_lane(end.clone(), lane, pipe, work, handler.clone()));
+                    lanes.spawn(read_lane(end.clone(), lane, pipe, work, handler.clone()));
                 }
                 Arrival::Stream(tx, rx) => {
-                    readers.spawn(run_stream(end.clone(), tx, rx, handler.clone()));
+                    streams.spawn(run_stream(end.clone(), tx, rx, handler.clone()));
                 }
             },
-            Some(done) = readers.join_next() => if let Err(error) = done {
-                tracing::error!(peer = %end.peer().short(), %error, "a handler panicked: closing its connection");
-                end.close(CloseReason::Protocol);
+            Some(done) = lanes.join_next() => if is_panic(&end, done) {
+                // A lane without a reader would fill up for ever; a new connection brings new lanes.
+                end.close(CloseReason::Lost);
             },
+            Some(done) = streams.join_next() => { is_panic(&end, done); }
         }
     }
     // A paused node notices nothing.
     end.until_running().await;
-    readers.shutdown().await;
+    streams.shutdown().await;
+    // What has arrived is handed over even now; the readers end by themselves after that.
+    let handed_over = async { while lanes.join_next().await.is_some() {} };
+    if tokio::time::timeout(end.drain_timeout(), handed_over).await.is_err() {
+        tracing::debug!(peer = %end.peer().short(), "lane frames of an ended connection are dropped");
+    }
     handler.on_peer(PeerEvent::Down { id: end.peer(), reason: end.reason() });
+}
+
+fn is_panic(end: &End, done: Result<(), JoinError>) -> bool {
+    let Err(error) = done else { return false };
+    if error.is_panic() {
+        tracing::error!(peer = %end.peer().short(), %error, "a handler panicked");
+    }
+    error.is_panic()
 }
 
 async fn read_datagrams<H: Inbound<MemoryTransport>>(end: End, handler: Arc<H>) {
@@ -162,7 +176,7 @@ async fn read_datagrams<H: Inbound<MemoryTransport>>(end: End, handler: Arc<H>) 
             continue;
         }
         end.count_received(&frame);
-        if is_known(&frame) {
+        if is_known(&end, &frame) {
             handler.on_datagram(end.peer(), frame);
         }
     }
@@ -176,7 +190,7 @@ async fn read_lane<H: Inbound<MemoryTransport>>(
     handler: Arc<H>,
 ) {
     while let Ok(Some(frame)) = pipe.recv().await {
-        if is_known(&frame) {
+        if is_known(&end, &frame) {
             handler.on_lane(end.peer(), lane, frame).await;
         }
     }
@@ -191,8 +205,8 @@ async fn run_stream<H: Inbound<MemoryTransport>>(
     handler: Arc<H>,
 ) {
     // Reset before it said what it was for: nothing to do.
-    let Ok(Some(first)) = rx.recv().await else { return };
-    if is_known(&first) {
+    let Some(first) = rx.first().await else { return };
+    if is_known(&end, &first) {
         handler.on_stream(end.peer(), first, tx, rx).await;
     } else {
         tx.reset(ResetCode::UNKNOWN);
@@ -200,7 +214,11 @@ async fn run_stream<H: Inbound<MemoryTransport>>(
     }
 }
 
-/// Whether some layer is there for the frame; otherwise it is skipped.
-fn is_known(frame: &Frame) -> bool {
-    frame.kind().service() != Service::Unknown
+/// Whether the frame is for a layer above; otherwise it is skipped and counted.
+fn is_known(end: &End, frame: &Frame) -> bool {
+    let known = !matches!(frame.kind().service(), Service::Unknown | Service::Transport);
+    if !known {
+        end.count_dropped(Dropped::UnknownKind);
+    }
+    known
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use macula_proto::Frame;
+use macula_proto::{Frame, Service};
 
 use super::connection::{Arrival, End, Work};
 use super::pipe::{PipeRx, PipeTx, pipe};
-use crate::{ResetCode, StreamError, StreamRx, StreamTx, TransportError};
+use crate::{Dropped, ResetCode, StreamError, StreamRx, StreamTx, TransportError};
 
 /// The sending half of a stream of the in-memory network.
 pub struct MemoryTx {
@@ -44,6 +44,13 @@ pub(super) async fn open(end: &End, first: Frame) -> Result<(MemoryTx, MemoryRx)
     Ok((tx, rx))
 }
 
+impl MemoryRx {
+    /// The first frame, whatever its kind.
+    pub(super) async fn first(&mut self) -> Option<Frame> {
+        self.pipe.recv().await.ok().flatten()
+    }
+}
+
 impl StreamTx for MemoryTx {
     async fn send(&mut self, frame: Frame) -> Result<(), StreamError> {
         self.pipe.send(frame).await
@@ -64,7 +71,13 @@ impl StreamTx for MemoryTx {
 
 impl StreamRx for MemoryRx {
     async fn recv(&mut self) -> Result<Option<Frame>, StreamError> {
-        self.pipe.recv().await
+        loop {
+            let frame = self.pipe.recv().await?;
+            if frame.as_ref().is_none_or(|frame| frame.kind().service() != Service::Unknown) {
+                return Ok(frame);
+            }
+            self.pipe.count_dropped(Dropped::UnknownKind);
+        }
     }
 
     fn stop(&mut self, code: ResetCode) {

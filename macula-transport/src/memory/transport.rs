@@ -13,8 +13,8 @@ use super::pipe::{PipeTx, pipe};
 use super::serve::serve;
 use super::stream::{self, MemoryRx, MemoryTx};
 use crate::{
-    AddressBook, Inbound, LaneId, LaneQueue, LaneSender, PeerInfo, Target, Transport, TransportError,
-    lane_queue,
+    AddressBook, Dropped, Inbound, LaneId, LaneQueue, LaneSender, PeerInfo, Target, Transport,
+    TransportError, TransportMetrics, lane_queue,
 };
 
 /// A node's link to the others on a [`MemoryNetwork`](super::MemoryNetwork), which makes it.
@@ -29,8 +29,13 @@ impl MemoryTransport {
     }
 
     /// Where other nodes can be reached, as far as this node has heard; read when connecting by id.
-    pub fn book(&self) -> &AddressBook {
-        &self.endpoint.book
+    pub fn book(&self) -> &Arc<AddressBook> {
+        &self.endpoint.config.book
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &TransportMetrics {
+        &self.endpoint.config.metrics
     }
 
     async fn connection(&self, target: Target) -> Result<End, TransportError> {
@@ -66,12 +71,17 @@ impl Transport for MemoryTransport {
         }
         end.count_sent(&frame);
         for at in end.datagram_departure(bytes).into_iter().flatten() {
-            end.theirs().datagrams.put(at, frame.clone());
+            if end.theirs().datagrams.put(at, frame.clone()) {
+                end.count_dropped(Dropped::DatagramBuffer);
+            }
         }
         Ok(())
     }
 
     async fn lane(&self, to: NodeId, lane: LaneId) -> Result<LaneSender, TransportError> {
+        if usize::from(lane.0) >= LaneId::COUNT {
+            return Err(TransportError::NoSuchLane(lane));
+        }
         let end = self.connection(Target::Id(to)).await?;
         open_lane(&end, lane)
     }
@@ -94,9 +104,6 @@ impl fmt::Debug for MemoryTransport {
 
 /// The sender of a lane; makes the lane if it is new.
 fn open_lane(end: &End, lane: LaneId) -> Result<LaneSender, TransportError> {
-    if usize::from(lane.0) >= LaneId::COUNT {
-        return Err(TransportError::NoSuchLane(lane));
-    }
     let mut lanes = end.mine().lanes.lock();
     if let Some((sender, _)) = lanes.get(&lane) {
         return Ok(sender.clone());
