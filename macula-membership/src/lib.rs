@@ -8,14 +8,70 @@
 //!                                         └──▶ Event ──▶ subscribers, snapshot
 //! ```
 //!
+//! Call order: [`Swim::new`], run the [`SwimDriver`], route the transport's frames of this layer to the [`Swim`], then
+//! [`join`](Membership::join). A simulation takes the [`Machine`] alone.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use macula_membership::{Membership, Swim, SwimConfig};
+//! use macula_proto::{Ed25519Verifier, Frame, NodeId};
+//! use macula_transport::memory::{MemoryConfig, MemoryNetwork, MemoryRx, MemoryTransport, MemoryTx};
+//! use macula_transport::{Inbound, LaneId, PeerEvent, Target, TokioClock, Transport};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! /// The wiring: what arrives goes to the membership.
+//! struct Route(Swim<MemoryTransport>);
+//!
+//! impl Inbound<MemoryTransport> for Route {
+//!     fn on_peer(&self, event: PeerEvent) {
+//!         self.0.on_peer(&event);
+//!     }
+//!     fn on_datagram(&self, from: NodeId, frame: Frame) {
+//!         self.0.on_datagram(from, frame);
+//!     }
+//!     async fn on_lane(&self, _: NodeId, _: LaneId, _: Frame) {}
+//!     async fn on_stream(&self, from: NodeId, first: Frame, tx: MemoryTx, rx: MemoryRx) {
+//!         self.0.on_stream(from, first, tx, rx).await;
+//!     }
+//! }
+//!
+//! fn start(network: &MemoryNetwork, n: u8, stop: &CancellationToken) -> Swim<MemoryTransport> {
+//!     let config = MemoryConfig::from(n);
+//!     let key = Arc::new(config.key.clone());
+//!     let transport = network.node(config);
+//!     let clock = Arc::new(TokioClock::default());
+//!     let (swim, driver) =
+//!         Swim::new(transport.clone(), SwimConfig::default(), key, Arc::new(Ed25519Verifier), clock, n.into());
+//!     let (route, serving) = (Route(swim.clone()), stop.clone());
+//!     tokio::spawn(async move { transport.serve(route, serving).await });
+//!     tokio::spawn(driver.run(stop.clone()));
+//!     swim
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
+//! let (network, stop) = (MemoryNetwork::new(7), CancellationToken::new());
+//! let first = start(&network, 1, &stop);
+//! let second = start(&network, 2, &stop);
+//! let joined = second.join(vec![Target::Contact((*first.local().contact).clone())]).await?;
+//! assert_eq!(joined.members, 2);
+//! # stop.cancel();
+//! # Ok::<(), macula_membership::MembershipError>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! This crate must not know about directory keys, topics or procedures.
 
 mod codec;
 mod config;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod driver;
 mod effect;
 mod event;
 mod exchange;
+#[cfg(feature = "testing")]
+mod fixed;
 mod health;
 mod inbox;
 mod judge;
@@ -38,6 +94,8 @@ pub use config::{ConfigError, SwimConfig};
 pub use driver::SwimDriver;
 pub use effect::{Effect, Effects};
 pub use event::{Event, EventError, EventReceiver};
+#[cfg(feature = "testing")]
+pub use fixed::{StaticHub, StaticMembership};
 pub use machine::{Machine, MachineParts};
 pub use member::{Incarnation, Member, MemberState, TAGS_BYTES_MAX, TAGS_MAX, Tags, TagsError};
 pub use membership::{Joined, Membership, MembershipError, SeedFailure, SyncError};

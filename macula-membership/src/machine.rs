@@ -27,7 +27,7 @@ pub struct MachineParts {
     pub config: SwimConfig,
     /// Where this node can be reached. Its id is the signer's.
     pub contact: Contact,
-    /// Its first tags.
+    /// Its first tags; within the limits.
     pub tags: Tags,
     /// The smallest incarnation to begin with, for instance from a file. The wall clock is used if it says more.
     pub incarnation_min: Incarnation,
@@ -506,3 +506,7 @@ pub(crate) fn draw(from: &mut Vec<NodeId>, count: usize, rng: &mut StdRng) {
 const fn never() -> Timestamp {
     Timestamp::from_start(Duration::MAX)
 }
+
+#[cfg(test)]
+#[path = "machine_test.rs"]
+mod tests;

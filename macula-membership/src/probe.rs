@@ -231,7 +231,7 @@ impl Machine {
         }
     }
 
-    fn start_probe(&mut self, now: Timestamp, target: NodeId, notice: bool, out: &mut Effects) {
+    pub(crate) fn start_probe(&mut self, now: Timestamp, target: NodeId, notice: bool, out: &mut Effects) {
         let probed = self.probes.values().any(|probe| probe.target == target);
         if probed || self.probes.len() >= PROBES_MAX {
             return;

@@ -15,10 +15,11 @@ use crate::effect::{Effect, Effects};
 use crate::exchange;
 use crate::inbox::{Errand, Inbox, Input};
 use crate::machine::{Machine, MachineParts};
+use crate::member::check_tags;
 use crate::metrics::{Refused, SwimMetrics};
 use crate::{
     EventReceiver, Incarnation, Joined, Member, Membership, MembershipError, SeedFailure, SwimConfig,
-    SyncError, Tags,
+    SyncError, Tags, TagsError,
 };
 
 /// Most seeds that are remembered.
@@ -83,7 +84,7 @@ impl Snapshot {
 pub struct SwimOptions {
     /// The knobs; must be [valid](SwimConfig::validate).
     pub config: SwimConfig,
-    /// The first tags; those past the limits are refused.
+    /// The first tags.
     pub tags: Tags,
     /// The smallest incarnation to begin with: one that was saved, plus one. The wall clock counts if it says more.
     pub incarnation_min: Incarnation,
@@ -102,10 +103,13 @@ impl<T: Transport> Swim<T> {
         seed: u64,
     ) -> (Self, SwimDriver<T>) {
         let options = SwimOptions { config, ..SwimOptions::default() };
-        Self::with_options(transport, options, signer, verifier, clock, seed)
+        Self::with_options(transport, options, signer, verifier, clock, seed).expect("no tags break no rule")
     }
 
     /// As [`new`](Self::new), with tags and a saved incarnation.
+    ///
+    /// # Errors
+    /// [`TagsError`] if the tags break a rule.
     pub fn with_options(
         transport: T,
         options: SwimOptions,
@@ -113,8 +117,9 @@ impl<T: Transport> Swim<T> {
         verifier: Arc<dyn Verifier>,
         clock: Arc<dyn Clock>,
         seed: u64,
-    ) -> (Self, SwimDriver<T>) {
+    ) -> Result<(Self, SwimDriver<T>), TagsError> {
         let SwimOptions { config, tags, incarnation_min } = options;
+        check_tags(&tags)?;
         let metrics = SwimMetrics::default();
         let parts = MachineParts {
             config: config.clone(),
@@ -146,7 +151,7 @@ impl<T: Transport> Swim<T> {
         };
         let swim = Self { shared: Arc::new(shared) };
         let driver = swim.driver();
-        (swim, driver)
+        Ok((swim, driver))
     }
 
     /// Another driver, to take over from one that ended. All state is kept; run only one at a time.

@@ -1,0 +1,371 @@
+use std::net::SocketAddr;
+
+use macula_proto::{Ed25519Verifier, SecretKey};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Event, Refused, RefusedLabel};
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed([n; 32])
+}
+
+fn id(n: u8) -> NodeId {
+    key(n).node_id()
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_start(Duration::from_millis(ms))
+}
+
+fn machine_with(n: u8, config: SwimConfig) -> Machine {
+    let parts = MachineParts {
+        config,
+        contact: contact(n),
+        tags: Tags::new(),
+        incarnation_min: Incarnation::default(),
+        signer: Arc::new(key(n)),
+        verifier: Arc::new(Ed25519Verifier),
+        metrics: SwimMetrics::default(),
+        unix: UnixMillis(1_000),
+        seed: n.into(),
+    };
+    Machine::new(parts, at(0))
+}
+
+fn machine(n: u8) -> Machine {
+    machine_with(n, SwimConfig::default())
+}
+
+fn contact(n: u8) -> Contact {
+    Contact::new(id(n), SocketAddr::from(([10, 0, 0, n], 4_000)))
+}
+
+fn alive(n: u8, incarnation: u64) -> Update {
+    let presence = Presence { contact: Arc::new(contact(n)), tags: Arc::default(), instance: incarnation };
+    Update::Statement(Arc::new(Statement::alive(&key(n), Incarnation(incarnation), presence, UnixMillis(0))))
+}
+
+fn leave(n: u8, incarnation: u64) -> Update {
+    Update::Statement(Arc::new(Statement::leave(&key(n), id(n), Incarnation(incarnation), UnixMillis(0))))
+}
+
+fn suspect(n: u8, incarnation: u64, by: u8) -> Update {
+    Update::Suspect(Rumour { id: id(n), incarnation: Incarnation(incarnation), by: suspector(&id(by)) })
+}
+
+fn dead(n: u8, incarnation: u64, by: u8) -> Update {
+    Update::Dead(Rumour { id: id(n), incarnation: Incarnation(incarnation), by: suspector(&id(by)) })
+}
+
+fn gossip(updates: Vec<Update>) -> Packet {
+    Packet { kind: PacketKind::Gossip, sequence: 0, target: None, updates }
+}
+
+/// Hears `updates` from node 99.
+fn hear(machine: &mut Machine, now: Timestamp, updates: Vec<Update>) -> Effects {
+    let mut out = Effects::new();
+    machine.on_packet(now, id(99), &gossip(updates), &mut out);
+    out
+}
+
+fn sends(out: &[Effect]) -> Vec<(NodeId, PacketKind, u64)> {
+    let send = |effect: &Effect| match effect {
+        Effect::Send { to, packet } => Some((*to, packet.kind, packet.sequence)),
+        _ => None,
+    };
+    out.iter().filter_map(send).collect()
+}
+
+fn events(out: &[Effect]) -> Vec<&Event> {
+    out.iter()
+        .filter_map(|effect| if let Effect::Event(event) = effect { Some(event) } else { None })
+        .collect()
+}
+
+/// Turns the hands until a timer says something, at most a minute.
+fn tick(machine: &mut Machine, now: &mut Timestamp) -> Effects {
+    let mut out = Effects::new();
+    let end = *now + Duration::from_secs(60);
+    while out.is_empty() && *now < end {
+        *now = machine.deadline().max(*now);
+        machine.on_timeout(*now, &mut out);
+    }
+    out
+}
+
+/// A machine that knows node 2, is linked to it, and has nothing left to tell.
+fn with_peer(links: &[u8]) -> (Machine, Timestamp) {
+    let mut machine = machine(1);
+    hear(&mut machine, at(1), links.iter().map(|n| alive(*n, 5)).collect());
+    for n in links {
+        machine.on_link_up(at(1), id(*n), &mut Effects::new());
+    }
+    machine.news = News::new(64);
+    (machine, at(1))
+}
+
+#[test]
+fn a_member_that_is_not_linked_is_dialled_then_pinged() {
+    let mut machine = machine(1);
+    let out = hear(&mut machine, at(1), vec![alive(2, 5)]);
+    assert!(matches!(events(&out)[..], [Event::Joined(member)] if member.id() == id(2)));
+    let mut now = at(1);
+    let out = tick(&mut machine, &mut now);
+    assert!(out.contains(&Effect::Connect(Arc::new(contact(2)))), "{out:?}");
+    let mut out = Effects::new();
+    machine.on_link_up(now, id(2), &mut out);
+    assert!(matches!(sends(&out)[..], [(to, PacketKind::Ping, _)] if to == id(2)));
+}
+
+#[test]
+fn a_ping_is_answered_with_its_sequence() {
+    let (mut machine, now) = with_peer(&[2]);
+    let mut out = Effects::new();
+    let ping = Packet { kind: PacketKind::Ping, sequence: 42, target: None, updates: Vec::new() };
+    machine.on_packet(now, id(2), &ping, &mut out);
+    assert_eq!(sends(&out), [(id(2), PacketKind::Ack, 42)]);
+}
+
+#[test]
+fn silence_leads_to_helpers_then_suspicion_then_death() {
+    let (mut machine, mut now) = with_peer(&[2, 3]);
+    machine.links.remove(&id(3));
+    // Only node 3 is probed here; its dial fails.
+    let mut out = Effects::new();
+    machine.start_probe(now, id(3), false, &mut out);
+    assert_eq!(out, [Effect::Connect(Arc::new(contact(3)))]);
+    out.clear();
+    machine.on_dial_failed(now, id(3), false, &mut out);
+    assert!(matches!(sends(&out)[..], [(to, PacketKind::PingReq, _)] if to == id(2)), "{out:?}");
+
+    let mut seen = Vec::new();
+    let end = now + Duration::from_secs(40);
+    while now < end {
+        let out = tick(&mut machine, &mut now);
+        // Node 2 is fine, and every dial to node 3 fails.
+        for (to, kind, sequence) in sends(&out) {
+            if to == id(2) && kind == PacketKind::Ping {
+                machine.on_ack(now, to, sequence, &mut Effects::new());
+            }
+        }
+        if out.iter().any(|effect| matches!(effect, Effect::Connect(_))) {
+            machine.on_dial_failed(now, id(3), false, &mut Effects::new());
+        }
+        seen.extend(events(&out).into_iter().cloned());
+    }
+    assert!(matches!(&seen[..], [Event::Suspected(_), Event::Confirmed(_)]), "{seen:?}");
+    assert_eq!(machine.state_of(&id(3)), Some(MemberState::Dead));
+}
+
+#[test]
+fn an_ack_of_a_helper_counts_and_a_strangers_does_not() {
+    let (mut machine, now) = with_peer(&[2, 3]);
+    machine.links.remove(&id(3));
+    let mut out = Effects::new();
+    machine.start_probe(now, id(3), false, &mut out);
+    machine.on_dial_failed(now, id(3), false, &mut out);
+    let (_, _, sequence) = sends(&out)[0];
+    machine.on_ack(now, id(9), sequence, &mut out);
+    assert_eq!(machine.probes.len(), 1);
+    machine.on_ack(now, id(2), sequence, &mut out);
+    assert!(machine.probes.is_empty());
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
+}
+
+#[test]
+fn no_room_for_a_connection_here_is_not_held_against_the_member() {
+    let (mut machine, now) = with_peer(&[2, 3]);
+    machine.links.remove(&id(3));
+    let mut out = Effects::new();
+    machine.start_probe(now, id(3), false, &mut out);
+    out.clear();
+    machine.on_dial_failed(now, id(3), true, &mut out);
+    assert!(out.is_empty() && machine.probes.is_empty());
+}
+
+#[test]
+fn a_helper_relays_the_ack_and_says_so_when_there_is_none() {
+    let (mut machine, now) = with_peer(&[2, 3]);
+    let ask = Packet { kind: PacketKind::PingReq, sequence: 7, target: Some(id(3)), updates: Vec::new() };
+    let mut out = Effects::new();
+    machine.on_packet(now, id(2), &ask, &mut out);
+    let [(to, PacketKind::Ping, sequence)] = sends(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(to, id(3));
+    let mut late = Effects::new();
+    machine.expire_relays(now + Duration::from_millis(400), &mut late);
+    assert_eq!(sends(&late), [(id(2), PacketKind::Nack, 7)]);
+    out.clear();
+    machine.on_ack(now, id(3), sequence, &mut out);
+    assert_eq!(sends(&out), [(id(2), PacketKind::Ack, 7)]);
+}
+
+#[test]
+fn this_node_refutes_a_suspicion_in_the_very_ack() {
+    let (mut machine, now) = with_peer(&[2]);
+    let own = machine.local().incarnation;
+    let ping =
+        Packet { kind: PacketKind::Ping, sequence: 1, target: None, updates: vec![suspect(1, own.0, 2)] };
+    let mut out = Effects::new();
+    machine.on_packet(now, id(2), &ping, &mut out);
+    assert_eq!(machine.local().incarnation, own.next());
+    let [Effect::Send { packet, .. }] = &out[..] else { panic!("{out:?}") };
+    let refuted = |update: &Update| matches!(update, Update::Statement(s) if s.incarnation() == own.next());
+    assert!(packet.updates.iter().any(refuted));
+}
+
+#[test]
+fn nobody_can_drive_an_incarnation_up() {
+    let (mut machine, now) = with_peer(&[2]);
+    let own = machine.local().incarnation;
+    hear(&mut machine, now, vec![suspect(1, u64::MAX, 2), dead(1, u64::MAX, 2), dead(1, own.0 + 1, 2)]);
+    assert_eq!(machine.local().incarnation, own);
+    hear(&mut machine, now, vec![suspect(2, u64::MAX, 3)]);
+    assert_eq!(machine.incarnation_of(&id(2)), Some(Incarnation(5)));
+    hear(&mut machine, now, vec![alive(2, 6)]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
+}
+
+#[test]
+fn hearsay_of_a_death_only_starts_a_suspicion() {
+    let (mut machine, now) = with_peer(&[2]);
+    hear(&mut machine, now, vec![dead(2, 5, 3)]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
+    hear(&mut machine, now, vec![dead(2, 5, 4), dead(2, 5, 5)]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
+}
+
+#[test]
+fn an_earlier_life_with_a_clock_that_was_ahead_is_outbid() {
+    let mut machine = machine(1);
+    let Update::Statement(old) = alive(1, 9_000) else { unreachable!() };
+    hear(&mut machine, at(1), vec![Update::Statement(old)]);
+    assert_eq!(machine.local().incarnation, Incarnation(9_001));
+    // Another process with the same key is answered at most once a second.
+    hear(&mut machine, at(500), vec![alive(1, 9_500)]);
+    assert_eq!(machine.local().incarnation, Incarnation(9_001));
+    hear(&mut machine, at(1_500), vec![alive(1, 9_500)]);
+    assert_eq!(machine.local().incarnation, Incarnation(9_501));
+}
+
+#[test]
+fn a_forged_statement_is_counted_and_changes_nothing() {
+    let mut machine = machine(1);
+    let Update::Statement(good) = alive(2, 5) else { unreachable!() };
+    let mut signed = good.signed().clone();
+    let mut bytes = signed.signature.to_vec();
+    bytes[0] ^= 1;
+    signed.signature = bytes.into();
+    let forged = Statement::parse_alive(signed).expect("well formed");
+    let out = hear(&mut machine, at(1), vec![Update::Statement(Arc::new(forged))]);
+    assert!(out.is_empty());
+    assert_eq!(machine.state_of(&id(2)), None);
+    let refused = machine.metrics.refused.get_or_create(&RefusedLabel { reason: Refused::Forged }).get();
+    assert_eq!(refused, 1);
+}
+
+#[test]
+fn a_full_list_takes_no_more_but_lets_the_dead_go_first() {
+    let mut machine = machine_with(1, SwimConfig { members_max: 3, ..SwimConfig::default() });
+    hear(&mut machine, at(1), vec![alive(2, 5), alive(3, 5), alive(4, 5)]);
+    assert_eq!(machine.state_of(&id(4)), None);
+    hear(&mut machine, at(2), vec![leave(2, 5), alive(4, 5)]);
+    assert_eq!((machine.state_of(&id(2)), machine.state_of(&id(4))), (None, Some(MemberState::Alive)));
+}
+
+#[test]
+fn the_departed_are_remembered_for_a_while_so_that_old_news_does_not_bring_them_back() {
+    let (mut machine, now) = with_peer(&[2]);
+    hear(&mut machine, now, vec![leave(2, 5), alive(2, 5), suspect(2, 5, 3)]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Left));
+    machine.forget(now + Duration::from_secs(3_599));
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Left));
+    machine.forget(now + Duration::from_secs(3_600));
+    assert_eq!(machine.state_of(&id(2)), None);
+}
+
+#[test]
+fn a_goodbye_is_repeated_until_acknowledged() {
+    let (mut machine, now) = with_peer(&[2]);
+    let mut out = Effects::new();
+    machine.leave(now, &mut out);
+    let [(to, PacketKind::Ping, sequence)] = sends(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((to, machine.local().state), (id(2), MemberState::Left));
+    let mut later = now;
+    let again = tick(&mut machine, &mut later);
+    assert_eq!(sends(&again), [(id(2), PacketKind::Ping, sequence)]);
+    out.clear();
+    machine.on_ack(later, id(2), sequence, &mut out);
+    assert_eq!(out, [Effect::Departed]);
+}
+
+#[test]
+fn slowness_here_makes_probes_rarer() {
+    let mut health = LocalHealth::default();
+    health.worsen(2);
+    assert_eq!(health.stretch(Duration::from_secs(1)), Duration::from_secs(3));
+    health.worsen(100);
+    assert_eq!(health.score(), 8);
+    health.improve();
+    assert_eq!(health.score(), 7);
+}
+
+fn news() -> impl Strategy<Value = Update> {
+    (2u8..5, 0u64..4, any::<bool>())
+        .prop_map(|(n, inc, goes)| if goes { leave(n, inc) } else { alive(n, inc) })
+}
+
+type View = Vec<Option<(MemberState, Incarnation)>>;
+
+fn view(machine: &Machine) -> View {
+    (2u8..5).map(|n| Some((machine.state_of(&id(n))?, machine.incarnation_of(&id(n))?))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Members' own words merge the same way in any order, any number of times.
+    #[test]
+    fn statements_commute_and_repeat(mut updates in prop::collection::vec(news(), 0..12), turn in 0usize..12) {
+        let (mut one, mut two) = (machine(1), machine(1));
+        hear(&mut one, at(1), updates.clone());
+        updates.reverse();
+        let turn = turn.min(updates.len());
+        updates.rotate_left(turn);
+        hear(&mut two, at(2), updates.clone());
+        hear(&mut two, at(3), updates);
+        prop_assert_eq!(view(&one), view(&two));
+    }
+
+    /// After one exchange in each direction two nodes believe the same.
+    #[test]
+    fn an_exchange_makes_equal(mine in prop::collection::vec(news(), 0..8), theirs in prop::collection::vec(news(), 0..8)) {
+        let (mut one, mut two) = (machine(1), machine(6));
+        hear(&mut one, at(1), mine);
+        hear(&mut two, at(1), theirs);
+        for _ in 0..2 {
+            converse(&mut one, &mut two);
+            converse(&mut two, &mut one);
+        }
+        // One who is absent here may be remembered as departed there.
+        let present = |view: View| -> View {
+            view.into_iter().map(|seen| seen.filter(|(state, _)| state.is_present())).collect()
+        };
+        prop_assert_eq!(present(view(&one)), present(view(&two)));
+        prop_assert_eq!(one.roster.buckets(), two.roster.buckets());
+    }
+}
+
+fn converse(asker: &mut Machine, answerer: &mut Machine) {
+    let mut out = Effects::new();
+    let mut asked = vec![asker.begin_sync()];
+    while !asked.is_empty() {
+        let mut answers = Vec::new();
+        for message in asked.drain(..) {
+            answerer.on_sync(at(9), asker.id(), &message, &mut answers, &mut out);
+        }
+        for message in answers {
+            asker.on_sync(at(9), answerer.id(), &message, &mut asked, &mut out);
+        }
+    }
+}
