@@ -216,6 +216,7 @@ fn frames_of_membership() {
                 packet(300, vec![alive]),
                 b"",
             ),
+            frame("nack", "The helper got no answer.", FrameKind::SWIM_NACK, packet(300, Vec::new()), b""),
             frame("ping-req", "Probe the node of seed 02 for me.", FrameKind::SWIM_PING_REQ, asked, b""),
             frame(
                 "gossip",
