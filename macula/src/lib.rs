@@ -1,6 +1,106 @@
-//! Macula: a mesh for applications at the edge.
+//! Macula: a mesh for applications at the edge. Nodes find each other, know who is alive, publish and subscribe, and
+//! call each other – over one encrypted UDP port, with no broker.
+//!
+//! ```text
+//!            your application
+//!                  │ Node: join, publish, subscribe, register, call
+//!   ┌──────────────▼───────────────────────────────────────────────┐
+//!   │ config · bootstrap · supervision · shutdown · typed payloads   │  this crate
+//!   ├───────────────────┬──────────────────────────────────────────┤
+//!   │ pubsub · rpc      │ who wants what, who offers what            │
+//!   │ membership · dht  │ who is alive, who has what                 │
+//!   │ transport         │ QUIC, mutual TLS 1.3, one UDP port         │
+//!   └───────────────────┴──────────────────────────────────────────┘
+//! ```
+//!
+//! # Publish and subscribe
+//! ```
+//! use macula::Decode;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let node = macula::Node::builder().listen("127.0.0.1:0").start().await?;
+//!     let mut rooms = node.subscribe("home.*").await?;
+//!     node.publish("home.kitchen", "21.5").await?;
+//!     let message = rooms.recv().await.expect("the node is running");
+//!     assert_eq!((message.topic.as_str(), message.text()?), ("home.kitchen", "21.5".to_owned()));
+//!     node.shutdown().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Calls
+//! ```
+//! use macula::{Call, Decode, Json, Node};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let node = Node::builder().listen("127.0.0.1:0").start().await?;
+//!     let add = |call: Call| async move {
+//!         let Json((a, b)) = call.decode::<Json<(i64, i64)>>()?;
+//!         macula::reply(Json(a + b))
+//!     };
+//!     let _offer = node.register("math.add", add).await?;
+//!     let Json(sum) = node.call("math.add", Json((1, 2))).await?.decode::<Json<i64>>()?;
+//!     assert_eq!(sum, 3);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Two nodes
+//! ```
+//! use macula::{Decode, Node};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let a = Node::builder().listen("127.0.0.1:0").start().await?;
+//!     let b = Node::builder().listen("127.0.0.1:0").start().await?;
+//!     b.join(&a.listen_addrs()[0].to_string()).await?;
+//!     let mut rooms = b.subscribe("home.#").await?;
+//!     let published = a.publish("home.kitchen.light", "on").await?;
+//!     assert_eq!(published.peers, 1);
+//!     assert_eq!(rooms.recv().await.expect("the node is running").text()?, "on");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! This crate must not know about HTML, HTTP or terminals.
 
 pub mod bootstrap;
+mod builder;
 pub mod config;
+mod core;
 pub mod data_dir;
+mod error;
+mod join;
+mod message;
+mod node;
+mod payload;
+mod router;
+mod shutdown;
 pub mod supervisor;
+mod thread;
+
+pub use builder::NodeBuilder;
+pub use config::{Config, ConfigError, ConfigErrors};
+pub use error::{Error, JoinError, StartError};
+pub use join::Joined;
+pub use macula_dht::kademlia::{BucketSnapshot, Known, LookupTrace, TableSnapshot};
+pub use macula_dht::{DirectoryError, Found, Record};
+pub use macula_membership::{Event, EventError, EventReceiver, Incarnation, Member, MemberState, Tags};
+pub use macula_proto::limits::PAYLOAD_BYTES_MAX;
+pub use macula_proto::{
+    Access, Action, AllowAll, Contact, Forbidden, Gate, Key, Name, NameError, NodeId, Realm, RealmError,
+};
+pub use macula_pubsub::{
+    Headers, LagPolicy, Message, Pattern, PatternError, PublishError, PublishOptions, Published, RouteInfo,
+    SubscribeError, SubscribeOptions, Subscription, SubscriptionInfo,
+};
+pub use macula_rpc::{
+    Call, CallError, CallRequest, Handler, HandlerError, RegisterError, RegisterOptions, Registration,
+    RegistrationInfo, Reply, ResultStream, Strategy,
+};
+pub use macula_transport::{PeerInfo, TransportError};
+pub use message::{Decode, Publish, reply};
+pub use node::{Health, Node};
+pub use payload::{CodecError, FromPayload, IntoPayload, Json, MsgPack, Protobuf};

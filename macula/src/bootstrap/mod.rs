@@ -16,4 +16,4 @@ mod seeds;
 
 pub use peers::{KnownPeer, PEERS_MAX, PeersFile};
 pub use plan::{BootstrapPlan, BootstrapTarget, Mood, PlanConfig};
-pub use seeds::{SEEDS_MAX, Seed, SeedError, SeedList, SeedOrigin};
+pub use seeds::{SEEDS_MAX, Seed, SeedEntry, SeedError, SeedList, SeedOrigin};

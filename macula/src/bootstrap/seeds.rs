@@ -141,12 +141,21 @@ impl fmt::Display for Seed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SeedOrigin {
-    /// The configuration file, or the program.
-    Static,
+    /// The configuration: a file, or the program.
+    Config,
     /// The environment.
     Environment,
     /// `add_seed`, while the node was running.
     Runtime,
+}
+
+/// A seed, and who named it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SeedEntry {
+    /// The seed.
+    pub seed: Seed,
+    /// Who named it first.
+    pub origin: SeedOrigin,
 }
 
 /// The seeds of a node, in order, each once; at most [`SEEDS_MAX`].
@@ -181,9 +190,20 @@ impl SeedList {
         self.seeds.remove(seed).is_some()
     }
 
-    /// The seeds and who named them.
-    pub fn iter(&self) -> impl Iterator<Item = (&Seed, SeedOrigin)> {
-        self.seeds.iter().map(|(seed, origin)| (seed, *origin))
+    /// The configured seeds are these from now on; those that were added at run time stay. Seeds for which there
+    /// is no room are left out, with a warning.
+    pub fn replace(&mut self, origin: SeedOrigin, seeds: &[Seed]) {
+        self.seeds.retain(|_, origin| *origin == SeedOrigin::Runtime);
+        for seed in seeds {
+            if let Err(error) = self.add(seed.clone(), origin) {
+                tracing::warn!(%seed, %error, "seed left out");
+            }
+        }
+    }
+
+    /// The seeds and who named them, in order.
+    pub fn entries(&self) -> Vec<SeedEntry> {
+        self.seeds.iter().map(|(seed, origin)| SeedEntry { seed: seed.clone(), origin: *origin }).collect()
     }
 
     /// How many there are.
@@ -242,14 +262,27 @@ mod tests {
         let mut list = SeedList::new();
         let seed = |n: usize| format!("s{n}.example:4000").parse::<Seed>().unwrap();
         for n in 0..SEEDS_MAX {
-            assert_eq!(list.add(seed(n), SeedOrigin::Static), Ok(true));
+            assert_eq!(list.add(seed(n), SeedOrigin::Config), Ok(true));
         }
         assert_eq!(list.add(seed(0), SeedOrigin::Runtime), Ok(false));
-        assert_eq!(list.iter().next(), Some((&seed(0), SeedOrigin::Static)));
+        assert_eq!(list.entries()[0], SeedEntry { seed: seed(0), origin: SeedOrigin::Config });
         assert_eq!(list.add(seed(SEEDS_MAX), SeedOrigin::Runtime), Err(SeedError::Full));
         assert!(list.remove(&seed(0)) && !list.remove(&seed(0)));
         assert_eq!(list.add(seed(SEEDS_MAX), SeedOrigin::Runtime), Ok(true));
         assert_eq!(list.len(), SEEDS_MAX);
+    }
+
+    #[test]
+    fn a_changed_configuration_replaces_what_was_configured_and_nothing_else() {
+        let seed = |n: usize| format!("s{n}.example:4000").parse::<Seed>().unwrap();
+        let mut list = SeedList::new();
+        list.replace(SeedOrigin::Environment, &[seed(1), seed(2)]);
+        list.add(seed(3), SeedOrigin::Runtime).unwrap();
+        list.replace(SeedOrigin::Config, &[seed(2), seed(3), seed(4)]);
+        let entries: Vec<_> = list.entries().into_iter().map(|entry| (entry.seed, entry.origin)).collect();
+        let expected =
+            [(seed(2), SeedOrigin::Config), (seed(3), SeedOrigin::Runtime), (seed(4), SeedOrigin::Config)];
+        assert_eq!(entries, expected);
     }
 
     #[tokio::test]

@@ -55,7 +55,7 @@ fn later_sources_win_whatever_the_order_of_the_calls() {
     let file = "[node]\nname = \"from-file\"\n\n[quic]\nidle_timeout = 45000\n";
     let environment = env(&[("MACULA_NODE_NAME", "from-env"), ("MACULA_QUIC_CONNECTIONS_MAX", "")]);
     let config = RawConfig::new()
-        .set("rpc.default_timeout", "9s")
+        .set("rpc.default_timeout", Duration::from_secs(9))
         .env_from(environment)
         .text("/etc/macula.toml", file)
         .build()
@@ -124,7 +124,7 @@ fn rules_between_keys_blame_the_one_that_was_set() {
         let found = errors(RawConfig::new().set(key, value));
         assert!(found.len() == 1 && found[0].contains(missing), "{found:#?}");
     }
-    assert_eq!(errors(RawConfig::new().set("routing.k", 2)).len(), 1);
+    assert_eq!(errors(RawConfig::new().set("routing.k", 2u32)).len(), 1);
     assert_eq!(errors(RawConfig::new().set("membership.protocol_period", "30s")).len(), 1);
 }
 
@@ -160,7 +160,10 @@ fn live_keys_change_others_say_why_not_and_a_refused_change_changes_nothing() {
     assert_eq!((entry.value.to_string(), entry.origin), ("\"750ms\"".into(), Origin::Runtime));
     assert_eq!(config.rpc.default_timeout, Duration::from_millis(750));
 
-    assert!(matches!(config.set("quic.mtu_max", 1400), Err(ConfigError::Fixed { key: "quic.mtu_max", .. })));
+    assert!(matches!(
+        config.set("quic.mtu_max", 1400u16),
+        Err(ConfigError::Fixed { key: "quic.mtu_max", .. })
+    ));
     assert!(matches!(config.set("rpc.default_timeout", "soon"), Err(ConfigError::Invalid { .. })));
     assert_eq!(config.rpc.default_timeout, Duration::from_millis(750));
     let unknown = config.set("rpc.default_timout", "1s").unwrap_err().to_string();
@@ -207,7 +210,7 @@ fn values_may_be_written_as_in_a_file_everywhere() {
     config.set("bootstrap.seeds", "[::1]:2").unwrap();
     assert_eq!(config.get("bootstrap.seeds").unwrap().to_string(), r#"["[::1]:2"]"#);
     for entry in config.entries().into_iter().filter(|entry| entry.runtime) {
-        let same = config.set(entry.key, &entry.value).unwrap();
+        let same = config.set(entry.key.name, entry.value.to_string()).unwrap();
         assert_eq!(same.value, entry.value, "what is shown can be set");
     }
 }

@@ -85,6 +85,18 @@ words! {
     }
 }
 
+impl From<RoutingStrategy> for macula_rpc::Strategy {
+    fn from(strategy: RoutingStrategy) -> Self {
+        match strategy {
+            RoutingStrategy::LocalFirst => Self::LocalFirst,
+            RoutingStrategy::RoundRobin => Self::RoundRobin,
+            RoutingStrategy::Random => Self::Random,
+            RoutingStrategy::Nearest => Self::Nearest,
+            RoutingStrategy::LeastLoaded => Self::LeastLoaded,
+        }
+    }
+}
+
 words! {
     /// `log.format`: lines for people or for machines.
     LogFormat {

@@ -1,5 +1,6 @@
 //! Keys, as the schema declares them.
 
+use super::raw::from_text;
 use super::value::{Kind, Raw, Value};
 
 /// One key of the configuration, with everything there is to know about it.
@@ -49,6 +50,7 @@ impl Key {
     pub(crate) fn read(&self, raw: &Raw) -> Result<Value, String> {
         match raw {
             Raw::Plain(text) if text.is_empty() && self.default.is_none() => Ok(Value::Unset),
+            Raw::Plain(text) => self.kind.read(&from_text(text)),
             raw => self.kind.read(raw),
         }
     }

@@ -119,17 +119,16 @@ impl RawConfig {
             let origin = Origin::Env(name.clone());
             let key = KEYS.iter().find(|key| key.env() == name).map(|key| key.name);
             match key.or_else(|| (name == SEEDS_ALIAS).then_some("bootstrap.seeds")) {
-                Some(key) => self.assign(key, from_text(value), origin),
+                Some(key) => self.assign(key, Raw::Plain(value), origin),
                 None => self.unknown_variable(name, origin),
             }
         }
         self
     }
 
-    /// Sets a key from the program: a builder, or the command line. The text is read as in an environment
-    /// variable.
-    pub fn set(mut self, key: &str, value: impl Display) -> Self {
-        self.assign(key, from_text(value.to_string()), Origin::Program);
+    /// Sets a key from the program: a builder, or the command line.
+    pub fn set(mut self, key: &str, value: impl Into<Raw>) -> Self {
+        self.assign(key, value.into(), Origin::Program);
         self
     }
 
@@ -199,16 +198,14 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 /// Text without a type. Whoever writes a value as in a file, with quotes or brackets, is understood as well.
-pub(super) fn from_text(text: String) -> Raw {
-    if text.starts_with(['"', '[']) {
-        let line = format!("value = {text}");
-        let parsed = DeTable::parse(&line).ok();
-        let typed = parsed
-            .filter(|table| table.get_ref().len() == 1)
-            .and_then(|table| table.get_ref().get("value").map(|value| raw(value.get_ref())));
-        return typed.unwrap_or(Raw::Plain(text));
+pub(super) fn from_text(text: &str) -> Raw {
+    if !text.starts_with(['"', '[']) {
+        return Raw::Plain(text.into());
     }
-    Raw::Plain(text)
+    let line = format!("value = {text}");
+    let parsed = DeTable::parse(&line).ok().filter(|table| table.get_ref().len() == 1);
+    let typed = parsed.and_then(|table| table.get_ref().get("value").map(|value| raw(value.get_ref())));
+    typed.unwrap_or_else(|| Raw::Plain(text.into()))
 }
 
 fn raw(value: &DeValue<'_>) -> Raw {

@@ -1,6 +1,5 @@
 //! The resolved configuration: checked once, then only read, but for keys that may change at run time.
 
-use std::fmt::Display;
 use std::ops::Deref;
 
 use macula_proto::NodeId;
@@ -9,7 +8,6 @@ use super::error::{ConfigError, ConfigErrors, Origin};
 use super::field::NodeIdSetting;
 use super::hint::nearest;
 use super::key::{Change, Key};
-use super::raw::from_text;
 use super::schema::{KEYS, Sections};
 use super::value::{Raw, Value};
 use super::{RawConfig, key_index};
@@ -37,8 +35,8 @@ pub struct Config {
 /// A key with its value and who set it.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name.
-    pub key: &'static str,
+    /// The key.
+    pub key: &'static Key,
     /// Its value.
     pub value: Value,
     /// Who set it.
@@ -132,18 +130,18 @@ impl Config {
         (0..KEYS.len()).map(|at| self.entry_at(at)).collect()
     }
 
-    /// Changes a key while the node runs; the text is read as in an environment variable. The caller hands the new value to whoever uses it.
+    /// Changes a key while the node runs. The caller hands the new value to whoever uses it.
     ///
     /// # Errors
     /// [`ConfigError::Unknown`], [`ConfigError::Fixed`] for a key that needs a restart, and
     /// [`ConfigError::Invalid`]; then nothing has changed.
-    pub fn set(&mut self, key: &str, value: impl Display) -> Result<Entry, ConfigError> {
+    pub fn set(&mut self, key: &str, value: impl Into<Raw>) -> Result<Entry, ConfigError> {
         let at = self.find(key)?;
         let key = &KEYS[at];
         if let Change::Restart(why) = key.change {
             return Err(ConfigError::Fixed { key: key.name, why });
         }
-        let raw = from_text(value.to_string());
+        let raw = value.into();
         let value = key.read(&raw).map_err(|rule| invalid(key.name, &raw, rule, Origin::Runtime))?;
         let before = std::mem::replace(&mut self.settings[at], Setting { value, origin: Origin::Runtime });
         let sections = sections(&self.settings);
@@ -164,7 +162,7 @@ impl Config {
             NodeIdSetting::Exactly(id) if id != found => {
                 let Entry { key, value, origin, .. } = self.entry("node.id")?;
                 let rule = format!("the node's key belongs to {found}");
-                Err(ConfigError::Invalid { key, value: value.to_string(), rule, origin })
+                Err(ConfigError::Invalid { key: key.name, value: value.to_string(), rule, origin })
             }
             NodeIdSetting::Exactly(_) | NodeIdSetting::Auto => Ok(()),
         }
@@ -211,8 +209,8 @@ impl Config {
 
     fn entry_at(&self, at: usize) -> Entry {
         let Setting { value, origin } = self.settings[at].clone();
-        let Key { name, change, .. } = KEYS[at];
-        Entry { key: name, value, origin, runtime: change == Change::Live }
+        let key = &KEYS[at];
+        Entry { key, value, origin, runtime: key.change == Change::Live }
     }
 }
 

@@ -1,13 +1,15 @@
 //! What a key may hold: values as written, the kinds of keys, and values as checked.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A value as some source wrote it, before the key's kind has looked at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Raw {
-    /// Untyped text, to be read as whatever the key holds: lists have commas, numbers are written out.
+    /// Untyped text, to be read as whatever the key holds: lists have commas, numbers are written out. With
+    /// quotes or brackets, as in a file, it is understood as well.
     /// This is what the environment, a command line and most builders have.
     Plain(String),
     /// A TOML string.
@@ -28,6 +30,30 @@ impl fmt::Display for Raw {
             Self::List(items) => write!(f, "{items:?}"),
             Self::Unusable(what) => f.write_str(what),
         }
+    }
+}
+
+macro_rules! as_plain_text {
+    ($($Type:ty)+) => {$(
+        impl From<$Type> for Raw {
+            fn from(value: $Type) -> Self {
+                Self::Plain(value.to_string())
+            }
+        }
+    )+};
+}
+
+as_plain_text!(&str String &String SocketAddr u16 u32 u64 usize std::path::Display<'_>);
+
+impl From<Duration> for Raw {
+    fn from(duration: Duration) -> Self {
+        Self::Text(show_duration(duration))
+    }
+}
+
+impl From<Vec<String>> for Raw {
+    fn from(items: Vec<String>) -> Self {
+        Self::List(items)
     }
 }
 

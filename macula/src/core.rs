@@ -1,0 +1,203 @@
+//! The layers of one node, wired together over any transport. It decides nothing.
+//!
+//! ```text
+//!   transport ──► router ──┬─► swim ── events ──► bridge ──► address book, routing table
+//!                          ├─► directory ◄──┬── announce, watch
+//!                          ├─► pubsub ──────┤
+//!                          └─► rpc ─────────┘
+//! ```
+
+use std::sync::Arc;
+
+use macula_dht::{Kademlia, KademliaConfig};
+use macula_membership::{Event, EventError, Membership, Swim, SwimConfig};
+use macula_proto::{Clock, Ed25519Verifier, Gate, Signer};
+use macula_pubsub::{PubSub, PubSubConfig};
+use macula_rpc::{Rpc, RpcConfig};
+use macula_transport::{AddressBook, Transport};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::router::Router;
+use crate::supervisor::{SpawnError, Supervisor};
+
+/// What the layers need to know.
+pub(crate) struct CoreConfig {
+    pub(crate) swim: SwimConfig,
+    pub(crate) directory: KademliaConfig,
+    pub(crate) pubsub: PubSubConfig,
+    pub(crate) rpc: RpcConfig,
+}
+
+/// What is injected: key, time, policy, randomness.
+pub(crate) struct Environment {
+    pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) gate: Arc<dyn Gate>,
+    pub(crate) seed: u64,
+    /// Drawn anew at each start of the process.
+    pub(crate) epoch: u64,
+}
+
+/// One node's layers. Cheap to clone; all clones are the same node.
+#[derive(Clone)]
+pub(crate) struct Core<T: Transport> {
+    pub(crate) transport: T,
+    pub(crate) book: Arc<AddressBook>,
+    pub(crate) swim: Swim<T>,
+    pub(crate) directory: Kademlia<T>,
+    pub(crate) pubsub: PubSub<T, Kademlia<T>>,
+    pub(crate) rpc: Rpc<T, Kademlia<T>>,
+    misplaced: Counter,
+    driver: Arc<parking_lot::Mutex<Option<macula_dht::KademliaDriver<T>>>>,
+}
+
+/// The names of the supervised tasks.
+pub(crate) mod task {
+    pub(crate) const TRANSPORT: &str = "transport";
+    pub(crate) const MEMBERSHIP: &str = "membership";
+    pub(crate) const DIRECTORY: &str = "directory";
+    pub(crate) const PUBSUB: &str = "pubsub";
+    pub(crate) const RPC: &str = "rpc";
+    pub(crate) const BRIDGE: &str = "bridge";
+    pub(crate) const BOOTSTRAP: &str = "bootstrap";
+}
+
+impl<T: Transport> Core<T> {
+    pub(crate) fn new(transport: T, book: Arc<AddressBook>, config: CoreConfig, env: Environment) -> Self {
+        let Environment { signer, clock, gate, seed, epoch } = env;
+        let verifier = Arc::new(Ed25519Verifier);
+        // Drivers are made anew for each start of their tasks: see `spawn`.
+        let (swim, _) =
+            Swim::new(transport.clone(), config.swim, signer.clone(), verifier.clone(), clock.clone(), seed);
+        let (directory, driver) = Kademlia::new(
+            transport.clone(),
+            config.directory,
+            signer,
+            verifier,
+            clock.clone(),
+            gate.clone(),
+            seed.wrapping_add(1),
+        );
+        let pubsub = PubSub::new(
+            transport.clone(),
+            directory.clone(),
+            gate.clone(),
+            clock.clone(),
+            epoch,
+            config.pubsub,
+        );
+        let rpc = Rpc::new(transport.clone(), directory.clone(), gate, clock, config.rpc);
+        Self {
+            transport,
+            book,
+            swim,
+            directory,
+            pubsub,
+            rpc,
+            misplaced: Counter::default(),
+            driver: Arc::new(parking_lot::Mutex::new(Some(driver))),
+        }
+    }
+
+    /// Starts a supervised task for each layer. A layer's state lives in its handle, so a task that is restarted
+    /// goes on where the failed one stopped.
+    pub(crate) fn spawn(&self, supervisor: &Supervisor) -> Result<(), SpawnError> {
+        let core = self.clone();
+        supervisor.spawn(task::TRANSPORT, move |stop| {
+            let core = core.clone();
+            async move { core.transport.serve(core.router(), stop).await }
+        })?;
+        let swim = self.swim.clone();
+        supervisor.spawn(task::MEMBERSHIP, move |stop| swim.driver().run(stop))?;
+        let (driver, replay) = (self.driver.clone(), self.clone());
+        let replay = move || {
+            let core = replay.clone();
+            async move { core.replay().await }
+        };
+        supervisor
+            .task(task::DIRECTORY)
+            .on_restart(replay)
+            .spawn(move |stop| driver.lock().take().unwrap().run(stop))?;
+        let pubsub = self.pubsub.clone();
+        supervisor.spawn(task::PUBSUB, move |stop| {
+            let pubsub = pubsub.clone();
+            async move { pubsub.run(stop).await }
+        })?;
+        let rpc = self.rpc.clone();
+        supervisor.spawn(task::RPC, move |stop| {
+            let rpc = rpc.clone();
+            async move { rpc.run(stop).await }
+        })?;
+        let core = self.clone();
+        supervisor.spawn(task::BRIDGE, move |stop| {
+            let core = core.clone();
+            async move { core.bridge(stop).await }
+        })
+    }
+
+    /// Adds every layer's metrics.
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        self.swim.metrics().register(registry);
+        self.directory.metrics().register(registry);
+        self.pubsub.metrics().register(registry);
+        self.rpc.metrics().register(registry);
+        registry.register(
+            "macula_frames_misplaced",
+            "Frames skipped because nobody serves their kind on the verb that they came on",
+            self.misplaced.clone(),
+        );
+    }
+
+    fn router(&self) -> Router<T> {
+        Router {
+            swim: self.swim.clone(),
+            directory: self.directory.clone(),
+            pubsub: self.pubsub.clone(),
+            rpc: self.rpc.clone(),
+            misplaced: self.misplaced.clone(),
+        }
+    }
+
+    /// After the directory's task was restarted: subscriptions and procedures are announced again.
+    async fn replay(&self) {
+        if let Err(error) = self.pubsub.replay().await {
+            tracing::warn!(%error, "not every subscription could be announced again; they are tried further");
+        }
+        if let Err(error) = self.rpc.replay().await {
+            tracing::warn!(%error, "not every procedure could be announced again; they are tried further");
+        }
+    }
+
+    /// Tells the address book and the routing table what membership learns.
+    async fn bridge(&self, stop: CancellationToken) {
+        let mut events = self.swim.subscribe();
+        self.learn_all();
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                event = events.recv() => event,
+            };
+            match event {
+                Ok(event) => self.learn(&event),
+                Err(EventError::Closed) => return,
+                // The snapshot has whatever the lost events said.
+                Err(_) => self.learn_all(),
+            }
+        }
+    }
+
+    fn learn_all(&self) {
+        self.swim.members().iter().for_each(|member| self.book.learn(&member.contact));
+    }
+
+    fn learn(&self, event: &Event) {
+        let member = event.member();
+        match event {
+            Event::Confirmed(_) | Event::Left(_) => self.directory.peer_lost(member.contact.id),
+            _ => self.book.learn(&member.contact),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What can go wrong at the facade: the layers' errors under one roof.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use macula_dht::DirectoryError;
+use macula_proto::{NameError, Realm, RealmError};
+use macula_pubsub::{PatternError, PublishError, SubscribeError};
+use macula_rpc::{CallError, RegisterError};
+use macula_transport::{BindError, IdentityError, TransportError};
+
+use crate::config::{ConfigError, ConfigErrors};
+use crate::data_dir::DataDirError;
+use crate::payload::CodecError;
+
+/// Why an operation of a [`Node`](crate::Node) failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // The caller's doing.
+    /// A topic or procedure name breaks a rule.
+    #[error("{0}")]
+    Name(#[from] NameError),
+    /// A subscription pattern breaks a rule.
+    #[error("{0}")]
+    Pattern(#[from] PatternError),
+    /// A realm name breaks a rule.
+    #[error("{0}")]
+    Realm(#[from] RealmError),
+    /// A payload does not fit its format.
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    /// This node is not in the realm.
+    #[error("this node is not in realm `{0}`")]
+    NotInRealm(Realm),
+
+    // The layers'.
+    /// Joining failed.
+    #[error("{0}")]
+    Join(#[from] JoinError),
+    /// Publishing failed.
+    #[error("{0}")]
+    Publish(#[from] PublishError),
+    /// Subscribing failed.
+    #[error("{0}")]
+    Subscribe(#[from] SubscribeError),
+    /// Registering failed.
+    #[error("{0}")]
+    Register(#[from] RegisterError),
+    /// A call failed.
+    #[error("{0}")]
+    Call(#[from] CallError),
+    /// A directory lookup failed.
+    #[error("{0}")]
+    Directory(#[from] DirectoryError),
+
+    /// The node is shut down, or shutting down.
+    #[error("this node is shut down")]
+    Closed,
+}
+
+/// Why a mesh could not be joined.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The address is none, or its name does not resolve.
+    #[error("`{addr}` is not an address that can be joined: {cause}")]
+    Address {
+        /// As given.
+        addr: String,
+        /// Why not.
+        cause: String,
+    },
+    /// Nobody could be connected to.
+    #[error("no connection to {addr}: {cause}")]
+    Connect {
+        /// As given.
+        addr: String,
+        /// What the transport says.
+        cause: TransportError,
+    },
+    /// Somebody answered, but the list of members could not be had.
+    #[error("{addr} answers, but joining through it failed: {cause}")]
+    Sync {
+        /// As given.
+        addr: String,
+        /// What membership says.
+        cause: String,
+    },
+    /// It took too long.
+    #[error("joining through {addr} took longer than {waited:?}")]
+    Timeout {
+        /// As given.
+        addr: String,
+        /// How long it was waited.
+        waited: Duration,
+    },
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    DataDir(#[from] DataDirError),
+    /// The identity cannot be read or made.
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    /// A setting that only the node itself can judge: the id that the key should have.
+    #[error("{0}")]
+    Setting(#[from] ConfigError),
+    /// A membership setting is out of range.
+    #[error("{0}")]
+    Membership(#[from] macula_membership::ConfigError),
+    /// A configured file cannot be read.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The socket cannot be opened.
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    /// No port of the default range is free.
+    #[error("no UDP port from {} to {} is free", first.port(), last.port())]
+    NoPort {
+        /// Where the search began.
+        first: SocketAddr,
+        /// Where it ended.
+        last: SocketAddr,
+    },
+    /// The system gave no thread or event loop.
+    #[error("no thread for the node: {0}")]
+    Thread(io::Error),
+}
+
+impl StartError {
+    /// Whether something that the node needs is in use by another process: its directory, or its port.
+    pub const fn is_in_use(&self) -> bool {
+        matches!(
+            self,
+            Self::DataDir(DataDirError::InUse { .. }) | Self::Bind(BindError::InUse(_)) | Self::NoPort { .. }
+        )
+    }
+}

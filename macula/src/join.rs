@@ -1,0 +1,242 @@
+//! Finding a mesh, staying in it, leaving it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use macula_membership::{Membership, MembershipError};
+use macula_proto::{Clock, Contact, NodeId, UnixMillis};
+use macula_transport::{Target, Transport, TransportError};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::JoinError;
+use crate::bootstrap::{
+    BootstrapPlan, BootstrapTarget, KnownPeer, PeersFile, PlanConfig, Seed, SeedList, SeedOrigin,
+};
+use crate::core::Core;
+
+/// How long joining may take, name resolution and all.
+const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a goodbye may take.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the peers are written to disk.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The plan is looked at at least this often, whatever its deadline says.
+const POLL_MAX: Duration = Duration::from_secs(5);
+
+/// What a join achieved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Who answered at the address.
+    pub seed: NodeId,
+    /// Live members known now, this node included.
+    pub members: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A node's place in the mesh: whom it may join through, and whether it wants to be in at all.
+pub(crate) struct Presence<T: Transport> {
+    core: Core<T>,
+    clock: Arc<dyn Clock>,
+    pub(crate) seeds: Mutex<SeedList>,
+    /// The list of seeds has changed, or the node wants to be in again.
+    pub(crate) changed: Notify,
+    /// The operator said `leave`: nothing is joined until they say `join`.
+    left: AtomicBool,
+    peers: Option<PeersFile>,
+    seed: u64,
+}
+
+impl<T: Transport> Presence<T> {
+    pub(crate) fn new(
+        core: Core<T>,
+        clock: Arc<dyn Clock>,
+        seeds: SeedList,
+        peers: Option<PeersFile>,
+        seed: u64,
+    ) -> Self {
+        let (seeds, changed, left) = (Mutex::new(seeds), Notify::new(), AtomicBool::new(false));
+        Self { core, clock, seeds, changed, left, peers, seed }
+    }
+
+    /// Joins through whoever listens at `host:port`.
+    pub(crate) async fn join(&self, addr: &str) -> Result<Joined, JoinError> {
+        let seed: Seed = addr
+            .parse()
+            .map_err(|error| JoinError::Address { addr: addr.into(), cause: format!("{error}") })?;
+        self.left.store(false, Ordering::Relaxed);
+        self.changed.notify_one();
+        let timeout = || JoinError::Timeout { addr: addr.into(), waited: JOIN_PATIENCE };
+        tokio::time::timeout(JOIN_PATIENCE, self.through(&seed)).await.unwrap_or_else(|_| Err(timeout()))
+    }
+
+    /// Says goodbye, and forgets who else takes part.
+    pub(crate) async fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        let others: Vec<NodeId> = self.core.swim.members().iter().map(|member| member.contact.id).collect();
+        if let Err(MembershipError::GoodbyeUnheard(patience)) = self.core.swim.leave(LEAVE_PATIENCE).await {
+            tracing::debug!(?patience, "nobody acknowledged the goodbye");
+        }
+        others.into_iter().for_each(|id| self.core.directory.peer_lost(id));
+    }
+
+    /// The configured seeds are these now; those that were added at run time stay.
+    pub(crate) fn configured(&self, seeds: &[Seed]) {
+        self.seeds.lock().replace(SeedOrigin::Config, seeds);
+        self.changed.notify_one();
+    }
+
+    /// Keeps the node in the mesh until `stop`: tries seeds and known peers as the plan says, and saves the peers.
+    pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut plan = BootstrapPlan::new(PlanConfig::default(), self.seed);
+        self.recall_peers(&mut plan);
+        let mut events = self.core.swim.subscribe();
+        let mut save = tokio::time::interval(SAVE_INTERVAL);
+        let mut attempts: JoinSet<(BootstrapTarget, Result<(), JoinError>)> = JoinSet::new();
+        let (mut due, mut known) = (Vec::new(), BTreeSet::new());
+        loop {
+            let now = self.clock.now();
+            self.follow_seeds(&mut plan, &mut known);
+            plan.on_members(now, self.others());
+            if !self.left.load(Ordering::Relaxed) {
+                plan.poll(now, &mut due);
+            }
+            for target in due.drain(..) {
+                let presence = self.clone();
+                attempts.spawn(async move { (target.clone(), presence.attempt(&target).await) });
+            }
+            let pause = plan.deadline().map_or(POLL_MAX, |deadline| deadline.since(now).min(POLL_MAX));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(done) = attempts.join_next() => self.report(&mut plan, done.ok()),
+                () = self.changed.notified() => {}
+                // Lagging behind is fine: only the number of members counts.
+                _ = events.recv() => {}
+                _ = save.tick() => self.save_peers(),
+                () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
+            }
+        }
+        self.save_peers();
+    }
+
+    /// Connects to the first of a seed's addresses that answers, and learns the mesh from there.
+    async fn through(&self, seed: &Seed) -> Result<Joined, JoinError> {
+        let started = Instant::now();
+        let addr = seed.to_string();
+        let unresolved = |cause: String| JoinError::Address { addr: addr.clone(), cause };
+        let addrs = seed.resolve().await.map_err(|error| unresolved(error.to_string()))?;
+        let mut failure = unresolved("the name stands for no address".into());
+        for at in addrs {
+            match self.core.transport.connect(Target::Addr(at)).await {
+                Ok(peer) => {
+                    let members = self.sync(&addr, peer.id).await?;
+                    return Ok(Joined { seed: peer.id, members, took: started.elapsed() });
+                }
+                // Its own address may well be in a list of seeds that all nodes share.
+                Err(TransportError::Myself) if self.others() > 0 => {
+                    let seed = self.core.transport.local().id;
+                    return Ok(Joined { seed, members: self.others() + 1, took: started.elapsed() });
+                }
+                Err(cause) => failure = JoinError::Connect { addr: addr.clone(), cause },
+            }
+        }
+        Err(failure)
+    }
+
+    /// Learns members and contacts from a peer (the spec's bootstrap flow: find self, then random keys).
+    async fn sync(&self, addr: &str, peer: NodeId) -> Result<usize, JoinError> {
+        let failed = |cause: String| JoinError::Sync { addr: addr.into(), cause };
+        self.core.swim.join(vec![Target::Id(peer)]).await.map_err(|error| failed(error.to_string()))?;
+        self.core
+            .directory
+            .bootstrap(vec![Target::Id(peer)])
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(self.others() + 1)
+    }
+
+    async fn attempt(&self, target: &BootstrapTarget) -> Result<(), JoinError> {
+        match target {
+            BootstrapTarget::Seed(seed) => {
+                let timeout = JoinError::Timeout { addr: seed.to_string(), waited: JOIN_PATIENCE };
+                let joined = tokio::time::timeout(JOIN_PATIENCE, self.through(seed)).await;
+                joined.unwrap_or(Err(timeout)).map(|joined| {
+                    tracing::info!(%seed, members = joined.members, took = ?joined.took, "joined through a seed");
+                })
+            }
+            BootstrapTarget::Peer(id) => {
+                let addr = id.short();
+                match self.core.transport.connect(Target::Id(*id)).await {
+                    Ok(peer) => self.sync(&addr, peer.id).await.map(|members| {
+                        tracing::info!(peer = %id, members, "joined through a peer of the last run");
+                    }),
+                    Err(cause) => Err(JoinError::Connect { addr, cause }),
+                }
+            }
+        }
+    }
+
+    fn report(&self, plan: &mut BootstrapPlan, done: Option<(BootstrapTarget, Result<(), JoinError>)>) {
+        let now = self.clock.now();
+        match done {
+            Some((target, Ok(()))) => plan.on_success(now, &target),
+            Some((target, Err(error))) => {
+                tracing::warn!(%error, "could not join; it is tried again");
+                plan.on_failure(now, &target);
+            }
+            // A panicked attempt is reported by nobody: the plan counts it as failed in time.
+            None => {}
+        }
+    }
+
+    fn others(&self) -> usize {
+        let own = self.core.transport.local().id;
+        let members = self.core.swim.members();
+        members.iter().filter(|member| member.state.is_present() && member.contact.id != own).count()
+    }
+
+    fn follow_seeds(&self, plan: &mut BootstrapPlan, known: &mut BTreeSet<Seed>) {
+        let now = self.clock.now();
+        let seeds: BTreeSet<Seed> = self.seeds.lock().entries().into_iter().map(|entry| entry.seed).collect();
+        for gone in known.difference(&seeds) {
+            plan.remove(&BootstrapTarget::Seed(gone.clone()));
+        }
+        for new in seeds.difference(known) {
+            plan.add(now, BootstrapTarget::Seed(new.clone()));
+        }
+        *known = seeds;
+    }
+
+    fn recall_peers(&self, plan: &mut BootstrapPlan) {
+        let Some(file) = &self.peers else { return };
+        for peer in file.load() {
+            self.core.book.learn(&peer.contact);
+            plan.add(self.clock.now(), BootstrapTarget::Peer(peer.contact.id));
+        }
+    }
+
+    fn save_peers(&self) {
+        let Some(file) = &self.peers else { return };
+        let (own, last_seen): (_, UnixMillis) = (self.core.transport.local().id, self.clock.unix());
+        let members = self.core.swim.members();
+        let others = members.iter().filter(|member| member.state.is_present() && member.contact.id != own);
+        let peers: Vec<_> =
+            others.map(|member| KnownPeer { contact: Contact::clone(&member.contact), last_seen }).collect();
+        // Alone, the last known peers are worth more than an empty list.
+        if peers.is_empty() {
+            return;
+        }
+        if let Err(error) = file.save(peers) {
+            tracing::warn!(%error, "the peers could not be saved");
+        }
+    }
+}
