@@ -149,6 +149,16 @@ pub enum SeedOrigin {
     Runtime,
 }
 
+impl fmt::Display for SeedOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Config => "configuration",
+            Self::Environment => "environment",
+            Self::Runtime => "added at run time",
+        })
+    }
+}
+
 /// A seed, and who named it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SeedEntry {
