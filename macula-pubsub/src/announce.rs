@@ -110,8 +110,10 @@ impl<D: Directory> Announcer<D> {
         }
     }
 
-    /// Works off what changed, for ever. Run it in one task.
+    /// Works off what changed, for ever. Run it in one task; started again, it looks at every key once, because
+    /// its predecessor may have had some in hand. Keys that are in step cost nothing.
     pub(crate) async fn maintain(self: &Arc<Self>) {
+        self.all_dirty();
         let mut running = JoinSet::new();
         let mut failed = BTreeSet::new();
         let mut pause = RETRY_MIN;
@@ -147,11 +149,8 @@ impl<D: Directory> Announcer<D> {
 
     /// Takes every record back.
     pub(crate) async fn withdraw_all(self: &Arc<Self>) {
-        {
-            let mut table = self.table.lock();
-            table.interests = Interests::default();
-            table.dirty = table.slots.keys().copied().collect();
-        }
+        self.table.lock().interests = Interests::default();
+        self.all_dirty();
         let mut running = JoinSet::new();
         loop {
             while running.len() < SYNCS_MAX
@@ -164,6 +163,11 @@ impl<D: Directory> Announcer<D> {
                 return;
             }
         }
+    }
+
+    fn all_dirty(&self) {
+        let mut table = self.table.lock();
+        table.dirty = table.slots.keys().copied().collect();
     }
 
     fn take_dirty(&self) -> Option<Key> {

@@ -152,6 +152,11 @@ impl Delivery {
         delivery
     }
 
+    /// The numbers so far.
+    pub(crate) fn tally(&self) -> Self {
+        Self { parked: Vec::new(), ..*self }
+    }
+
     /// Waits for the subscribers that had no room, at most until `deadline`.
     pub(crate) async fn settle(mut self, deadline: Instant) -> Self {
         for parked in std::mem::take(&mut self.parked) {

@@ -226,6 +226,8 @@ fn header_to_wire(name: &str, value: &Bytes) -> wire::PublishHeader {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn content(payload: Payload) -> Content {
@@ -288,5 +290,34 @@ mod tests {
         assert_eq!(long.check(), Err(PayloadError::ContentType(129)));
         let large = Payload::new(vec![0; PAYLOAD_BYTES_MAX + 1]);
         assert_eq!(large.check(), Err(PayloadError::Bytes(PAYLOAD_BYTES_MAX + 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_peer_sends_is_within_the_limits_or_refused(
+            realm in "[a-z.A-Z]{0,70}",
+            topic in "[a-z.*#é]{0,300}",
+            publisher in prop::collection::vec(any::<u8>(), 0..40),
+            content_type in ".{0,140}",
+            headers in prop::collection::vec((".{0,70}", prop::collection::vec(any::<u8>(), 0..900)), 0..40),
+            wait_millis: u32,
+        ) {
+            let headers = headers.iter().map(|(name, value)| header_to_wire(name, &value.clone().into()));
+            let header = wire::Publish {
+                realm,
+                topic,
+                publisher: publisher.into(),
+                content_type,
+                headers: headers.collect(),
+                wait_millis,
+                ..wire::Publish::default()
+            };
+            let frame = Frame::new(FrameKind::PUBLISH, &header, Bytes::new()).unwrap();
+            if let Ok(incoming) = Incoming::from_frame(NodeId::from_bytes([1; 32]), frame) {
+                prop_assert_eq!(incoming.content.payload.check(), Ok(()));
+                prop_assert_eq!(incoming.content.topic.as_str(), header.topic);
+                prop_assert!(header.publisher.is_empty());
+            }
+        }
     }
 }

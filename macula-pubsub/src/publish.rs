@@ -28,6 +28,9 @@ pub struct Published {
     pub dropped: usize,
     /// Remote nodes to which there was no connection in time.
     pub failed: usize,
+    /// Remote nodes that the directory knows of but did not name, so that they got nothing: its answers are samples
+    /// past a certain size. An estimate, and at most so many: some of them may not want this topic.
+    pub unnamed: usize,
 }
 
 /// A message on its way.
@@ -108,7 +111,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
                 self.routes.forget(&route);
                 continue;
             };
-            let departure = self.depart(content, &mut order, &reading.links, &subscribers, options)?;
+            let mut departure = self.depart(content, &mut order, &reading.links, &subscribers, options)?;
+            departure.published.unnamed = reading.unnamed;
             return Ok((departure, unresolved));
         }
     }
@@ -138,14 +142,16 @@ impl<T: Transport, D: Directory> Inner<T, D> {
                 Offered::Waits(what_for, outcome) => waiting.push((what_for, outcome)),
             }
         }
+        self.count_copies(&Published::default(), &published);
         let delivery = Delivery::offer(subscribers, &content, may_wait);
+        self.count_delivery(&Delivery::default(), &delivery);
         Ok(Departure { published, delivery, waiting })
     }
 
     /// Waits for what had to wait, and counts.
     async fn settle(&self, departure: Departure, options: PublishOptions) -> Published {
         let Departure { mut published, delivery, waiting } = departure;
-        let now = Instant::now();
+        let (before, now) = (published, Instant::now());
         for (what_for, outcome) in waiting {
             let patience = if what_for == WaitsFor::Room { options.wait } else { options.connect };
             match tokio::time::timeout_at(now + patience, outcome).await {
@@ -154,9 +160,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
                 Ok(Ok(Sent::Failed) | Err(_)) | Err(_) => published.failed += 1,
             }
         }
-        self.metrics.sent.inc_by(published.peers as u64);
-        self.metrics.drop_copies(DropReason::PeerFull, published.dropped as u64);
-        self.metrics.drop_copies(DropReason::PeerFailed, published.failed as u64);
+        self.count_copies(&before, &published);
         let delivery = self.settle_delivery(delivery, now + options.wait).await;
         published.local = delivery.taken;
         published.dropped += delivery.refused;
@@ -165,9 +169,22 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
     /// Waits for this node's subscribers that had no room, and counts.
     pub(crate) async fn settle_delivery(&self, delivery: Delivery, deadline: Instant) -> Delivery {
+        let before = delivery.tally();
         let delivery = delivery.settle(deadline).await;
-        self.metrics.delivered.inc_by(delivery.taken as u64);
-        self.metrics.drop_copies(DropReason::SubscriberFull, delivery.lost);
+        self.count_delivery(&before, &delivery);
         delivery
+    }
+
+    /// Counts what became of copies to peers since `before`.
+    fn count_copies(&self, before: &Published, now: &Published) {
+        self.metrics.sent.inc_by((now.peers - before.peers) as u64);
+        self.metrics.drop_copies(DropReason::PeerFull, (now.dropped - before.dropped) as u64);
+        self.metrics.drop_copies(DropReason::PeerFailed, (now.failed - before.failed) as u64);
+    }
+
+    /// Counts what became of copies to subscribers here since `before`.
+    pub(crate) fn count_delivery(&self, before: &Delivery, now: &Delivery) {
+        self.metrics.delivered.inc_by((now.taken - before.taken) as u64);
+        self.metrics.drop_copies(DropReason::SubscriberFull, now.lost - before.lost);
     }
 }

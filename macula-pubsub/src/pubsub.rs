@@ -89,6 +89,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     /// Returns once the directory's holders have the interest and each publisher that watches it knows, or its
     /// watch lapsed ([`Subscription::announced`] says how many did). From then on nothing is missed that such a
     /// publisher sends; one that publishes the topic for the first time looks the interest up before it sends.
+    /// If this node has the same interest announced already, this returns at once with what became of that.
     ///
     /// # Errors
     /// [`SubscribeError`]; after an error there is no subscription. Dropping the future undoes it too.

@@ -62,6 +62,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         let wait = wait.min(self.config.wait_max);
         let delivery = Delivery::offer(&subscribers, &content, !wait.is_zero());
         drop(window);
+        self.count_delivery(&Delivery::default(), &delivery);
         Ok(Some((delivery, Instant::now() + wait)))
     }
 }

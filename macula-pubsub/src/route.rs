@@ -66,6 +66,8 @@ pub(crate) struct Order {
 pub(crate) struct Reading {
     generation: u64,
     pub(crate) links: Vec<Arc<Link>>,
+    /// How many more records there seem to be than the directory gave.
+    pub(crate) unnamed: usize,
 }
 
 /// A cached topic, for operators.
@@ -111,9 +113,14 @@ impl<D: Directory> Routes<D> {
             route.used.store(nanos(now), Ordering::Relaxed);
             return route.clone();
         }
-        let route = Arc::new(self.make(realm, topic, now));
-        // Of two that were made at once, the first stays.
-        let route = self.cache.entry(name).or_insert(route).clone();
+        let made = Arc::new(self.make(realm, topic, now));
+        // Of two that were made at once, the first stays. The floor is read within the entry's lock: a predecessor
+        // that is gone from the cache has raised it by then.
+        let insert = || {
+            made.order.lock().last_sequence = self.sequence_floor.load(Ordering::Acquire);
+            made
+        };
+        let route = self.cache.entry(name).or_insert_with(insert).clone();
         metrics.route_misses.inc();
         if self.cache.len() > self.routes_max {
             self.evict_oldest(metrics);
@@ -131,7 +138,8 @@ impl<D: Directory> Routes<D> {
         {
             return reading;
         }
-        let reading = Arc::new(Reading { generation, links: self.subscribers(route, gate, metrics) });
+        let links = self.subscribers(route, gate, metrics);
+        let reading = Arc::new(Reading { generation, links, unnamed: route.unnamed() });
         route.reading.store(Some(reading.clone()));
         reading
     }
@@ -143,8 +151,9 @@ impl<D: Directory> Routes<D> {
 
     /// Gives up routes that were not used for `ttl`, and what only they needed.
     pub(crate) fn sweep(&self, now: Timestamp, ttl: Duration, metrics: &PubSubMetrics) {
-        let oldest = nanos(now).saturating_sub(nanos(Timestamp::from_start(ttl)));
-        self.retire_until(oldest, metrics);
+        if let Some(oldest) = now.since_start().checked_sub(ttl) {
+            self.retire_until(nanos(Timestamp::from_start(oldest)), metrics);
+        }
         self.watches.lock().retain(|_, watch| watch.strong_count() > 0);
         self.links.lock().retain(|_, link| link.strong_count() > 0);
     }
@@ -165,13 +174,12 @@ impl<D: Directory> Routes<D> {
 
     fn make(&self, realm: &Realm, topic: &Name, now: Timestamp) -> Route {
         let keys = interest::resolved_at(realm, topic);
-        let last_sequence = self.sequence_floor.load(Ordering::Acquire);
         Route {
             realm: realm.clone(),
             topic: topic.clone(),
             watches: keys.into_iter().map(|key| self.watch(key)).collect(),
             reading: ArcSwapOption::empty(),
-            order: Mutex::new(Order { last_sequence, retired: false }),
+            order: Mutex::new(Order { last_sequence: 0, retired: false }),
             used: AtomicU64::new(nanos(now)),
             complete: AtomicBool::new(false),
         }
@@ -272,6 +280,11 @@ impl Route {
         }
         self.complete.store(failed == 0 && !alone, Ordering::Release);
         failed
+    }
+
+    fn unnamed(&self) -> usize {
+        let found = self.watches.iter().map(|watch| watch.current());
+        found.map(|found| found.estimate.saturating_sub(found.records.len())).sum()
     }
 
     /// The right to send the next message; `None` if this route was given up meanwhile.

@@ -118,3 +118,8 @@ pub(crate) async fn next(subscription: &mut Subscription) -> Message {
 pub(crate) async fn number(subscription: &mut Subscription) -> u32 {
     std::str::from_utf8(&next(subscription).await.payload).unwrap().parse().unwrap()
 }
+
+/// Lets paused time pass, in which everything that falls due happens.
+pub(crate) async fn let_pass(time: Duration) {
+    tokio::time::sleep(time).await; // tidy: allow(sleep): time is paused, so this waits for events and not for luck
+}
