@@ -51,17 +51,35 @@ impl<D: Directory> Announcer<D> {
         }
     }
 
-    /// Withdraws; a failure only means that the record goes later, with its time to live.
-    pub(crate) async fn withdraw(&self, procedure: &Procedure) {
+    /// Withdraws; a failure only means that the record goes later, with its time to live. If the future is dropped
+    /// half way, the withdrawal is left to the maintenance.
+    pub(crate) async fn withdraw(&self, procedure: Procedure) {
+        let mut unfinished = Unfinished { announcer: self, procedure: Some(procedure) };
+        let Some(procedure) = &unfinished.procedure else { return };
         if let Err(error) = self.reconcile(procedure).await {
             tracing::warn!(realm = %procedure.realm, procedure = %procedure.name, %error, "not withdrawn");
+        }
+        unfinished.procedure = None;
+    }
+}
+
+/// A withdrawal under way.
+struct Unfinished<'a, D: Directory> {
+    announcer: &'a Announcer<D>,
+    procedure: Option<Procedure>,
+}
+
+impl<D: Directory> Drop for Unfinished<'_, D> {
+    fn drop(&mut self) {
+        if let Some(procedure) = self.procedure.take() {
+            self.announcer.later(procedure);
         }
     }
 }
 
 impl<D: Directory> Withdrawal for Announcer<D> {
     fn now(&self, procedure: Procedure) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async move { self.withdraw(&procedure).await })
+        Box::pin(self.withdraw(procedure))
     }
 
     fn later(&self, procedure: Procedure) {

@@ -175,7 +175,7 @@ impl MemoryRpc {
         request: &CallRequest,
         shape: Shape,
     ) -> Result<(ResultStream, Option<PartSender>), CallError> {
-        let mut record = CallRecord::start(&self.host.metrics, &self.clock);
+        let mut record = CallRecord::start(&self.host.metrics, &self.clock, request);
         let opened = self
             .limits(request)
             .and_then(|limits| self.open(request, shape, &limits).map(|opened| (limits, opened)))
@@ -201,7 +201,7 @@ impl Procedures for MemoryRpc {
     }
 
     async fn call(&self, request: CallRequest) -> Result<Reply, CallError> {
-        let mut record = CallRecord::start(&self.host.metrics, &self.clock);
+        let mut record = CallRecord::start(&self.host.metrics, &self.clock, &request);
         let outcome = self.unary(&request).await;
         record.end(outcome.as_ref().err());
         outcome

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use macula_dht::{MemoryDirectory, MemoryDirectoryNetwork};
 use macula_proto::{AllowAll, Frame, Gate, NodeId};
-use macula_transport::memory::{MemoryNetwork, MemoryRx, MemoryTransport, MemoryTx};
-use macula_transport::{Inbound, LaneId, PeerEvent, TokioClock, Transport};
+use macula_transport::memory::{MemoryNetwork, MemoryTransport};
+use macula_transport::{
+    AddressBook, Identity, Inbound, LaneId, PeerEvent, QuicConfig, QuicTransport, TokioClock, Transport,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::conformance::Mesh;
@@ -46,11 +48,7 @@ impl TestMesh {
         let contact = transport.local();
         let id = contact.id;
         let directory = self.directory.directory_of(contact);
-        let rpc = Rpc::new(transport.clone(), directory, gate, Arc::new(TokioClock::default()), config);
-        let (wired, stop) = (Wired(rpc.clone()), self.stop.clone());
-        tokio::spawn(async move { transport.serve(wired, stop).await });
-        let (maintained, stop) = (rpc.clone(), self.stop.clone());
-        tokio::spawn(async move { maintained.run(stop).await });
+        let rpc = start(transport, directory, gate, config, &self.stop);
         (id, rpc)
     }
 }
@@ -65,9 +63,51 @@ impl Mesh for TestMesh {
     }
 }
 
-struct Wired(Node);
+/// Nodes with sockets of their own, on loopback.
+#[derive(Default)]
+pub(crate) struct QuicMesh {
+    directory: MemoryDirectoryNetwork,
+    stop: CancellationToken,
+}
 
-impl Inbound<MemoryTransport> for Wired {
+impl Drop for QuicMesh {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Mesh for QuicMesh {
+    type Node = Rpc<QuicTransport, MemoryDirectory>;
+
+    async fn node(&self, _number: u8) -> (NodeId, Self::Node) {
+        let config = QuicConfig::new(Identity::generate(), "127.0.0.1:0".parse().unwrap());
+        let transport = QuicTransport::bind(config, Arc::new(AddressBook::new(100))).unwrap();
+        let contact = transport.local();
+        let id = contact.id;
+        let directory = self.directory.directory_of(contact);
+        tokio::task::yield_now().await;
+        (id, start(transport, directory, Arc::new(AllowAll), RpcConfig::default(), &self.stop))
+    }
+}
+
+fn start<T: Transport>(
+    transport: T,
+    directory: MemoryDirectory,
+    gate: Arc<dyn Gate>,
+    config: RpcConfig,
+    stop: &CancellationToken,
+) -> Rpc<T, MemoryDirectory> {
+    let rpc = Rpc::new(transport.clone(), directory, gate, Arc::new(TokioClock::default()), config);
+    let (wired, until) = (Wired(rpc.clone()), stop.clone());
+    tokio::spawn(async move { transport.serve(wired, until).await });
+    let (maintained, until) = (rpc.clone(), stop.clone());
+    tokio::spawn(async move { maintained.run(until).await });
+    rpc
+}
+
+struct Wired<T: Transport>(Rpc<T, MemoryDirectory>);
+
+impl<T: Transport> Inbound<T> for Wired<T> {
     fn on_peer(&self, event: PeerEvent) {
         self.0.on_peer(&event);
     }
@@ -76,7 +116,7 @@ impl Inbound<MemoryTransport> for Wired {
 
     async fn on_lane(&self, _from: NodeId, _lane: LaneId, _frame: Frame) {}
 
-    async fn on_stream(&self, from: NodeId, first: Frame, tx: MemoryTx, rx: MemoryRx) {
+    async fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, rx: T::Rx) {
         self.0.on_stream(from, first, tx, rx).await;
     }
 }

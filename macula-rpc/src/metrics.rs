@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use macula_proto::{Clock, Timestamp};
+use macula_proto::{Clock, Name, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::CallError;
+use crate::{CallError, CallRequest};
 
 /// Counters of one node's calls. Hang them on that node's registry with [`register`](Self::register).
 #[derive(Clone, Debug)]
@@ -116,14 +116,22 @@ pub(crate) struct CallRecord {
     metrics: Arc<RpcMetrics>,
     clock: Arc<dyn Clock>,
     started: Timestamp,
+    procedure: Name,
     ended: bool,
 }
 
 impl CallRecord {
-    pub(crate) fn start(metrics: &Arc<RpcMetrics>, clock: &Arc<dyn Clock>) -> Self {
+    pub(crate) fn start(metrics: &Arc<RpcMetrics>, clock: &Arc<dyn Clock>, request: &CallRequest) -> Self {
         metrics.calls_started.inc();
+        tracing::debug!(realm = %request.realm, procedure = %request.procedure, "call started");
         metrics.calls_in_flight.inc();
-        Self { metrics: metrics.clone(), clock: clock.clone(), started: clock.now(), ended: false }
+        Self {
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            started: clock.now(),
+            procedure: request.procedure.clone(),
+            ended: false,
+        }
     }
 
     /// The call is over. Only the first end counts.
@@ -143,6 +151,7 @@ impl CallRecord {
         self.metrics.calls_in_flight.dec();
         let took = self.clock.now() - self.started;
         self.metrics.call_seconds.observe(took.as_secs_f64());
+        tracing::debug!(procedure = %self.procedure, outcome, ?took, "call completed");
     }
 }
 

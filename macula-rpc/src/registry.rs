@@ -202,6 +202,7 @@ impl Registry {
             errors: AtomicU64::new(0),
         }));
         self.metrics.registrations_added.inc();
+        tracing::debug!(realm = %procedure.realm, procedure = %procedure.name, "registration added");
         Ok(Registration { table: self.clone(), procedure, id, withdrawal, kept: false })
     }
 
@@ -210,6 +211,7 @@ impl Registry {
         let removed = self.offers.remove_if(procedure, |_, offer| offer.id == id).is_some();
         if removed {
             self.metrics.registrations_removed.inc();
+            tracing::debug!(realm = %procedure.realm, procedure = %procedure.name, "registration removed");
         }
         removed
     }

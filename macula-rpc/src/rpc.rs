@@ -98,7 +98,7 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
         let withdrawals = async {
             loop {
                 let dropped = announcer.next_dropped().await;
-                announcer.withdraw(&dropped).await;
+                announcer.withdraw(dropped).await;
             }
         };
         let expiry = async {
@@ -176,7 +176,7 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
         request: &CallRequest,
         shape: Shape,
     ) -> Result<(ResultStream, Option<PartSender>), CallError> {
-        let mut record = CallRecord::start(&self.inner.metrics, &self.inner.clock);
+        let mut record = CallRecord::start(&self.inner.metrics, &self.inner.clock, request);
         let opening = async {
             let limits = self.limits(request)?;
             let opened = limits.within(self.inner.open(request, shape, &limits)).await?;
@@ -219,7 +219,7 @@ impl<T: Transport, D: Directory> Procedures for Rpc<T, D> {
     }
 
     async fn call(&self, request: CallRequest) -> Result<Reply, CallError> {
-        let mut record = CallRecord::start(&self.inner.metrics, &self.inner.clock);
+        let mut record = CallRecord::start(&self.inner.metrics, &self.inner.clock, &request);
         let outcome = self.unary(&request).await;
         record.end(outcome.as_ref().err());
         outcome

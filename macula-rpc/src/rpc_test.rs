@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::memory::{MemoryRpc, MemoryRpcNetwork};
-use crate::mesh_test::{Node, TestMesh};
+use crate::mesh_test::{Node, QuicMesh, TestMesh};
 use crate::{Call, Cause, HandlerError, Strategy, conformance};
 
 use super::*;
@@ -25,6 +25,11 @@ impl conformance::Mesh for MemoryRpcNetwork {
 #[tokio::test(start_paused = true)]
 async fn calls_over_a_transport_conform() {
     conformance::all::<TestMesh>().await;
+}
+
+#[tokio::test]
+async fn calls_over_quic_conform() {
+    conformance::all::<QuicMesh>().await;
 }
 
 #[tokio::test(start_paused = true)]

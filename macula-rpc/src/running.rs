@@ -221,8 +221,8 @@ impl Running {
     pub(crate) async fn next(&mut self) -> Step {
         while self.joined.is_none() {
             tokio::select! {
+                // Progress last: a handler that always has some must still meet its deadline.
                 biased;
-                Some(part) = self.progress.recv() => return self.progressed(part),
                 joined = &mut self.task => {
                     self.joined = Some(judge(joined));
                     self.progress.close();
@@ -235,6 +235,7 @@ impl Running {
                     self.metrics.handlers_cancelled.inc();
                     return self.done(Err(Failed::Cancelled));
                 }
+                Some(part) = self.progress.recv() => return self.progressed(part),
             }
         }
         if let Some(part) = self.progress.recv().await {
@@ -355,3 +356,7 @@ fn check_reply(reply: Reply) -> Result<Reply, Failed> {
         Err(error) => Err(Failed::ReplyTooLarge(error.to_string())),
     }
 }
+
+#[cfg(test)]
+#[path = "running_test.rs"]
+mod tests;

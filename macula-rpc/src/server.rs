@@ -74,7 +74,7 @@ async fn answer<Tx: StreamTx>(tx: &mut Tx, running: &mut Running, streamed: bool
         };
         match step {
             Step::Progress(part) => {
-                if !send(tx, message::result_frame(part, running.load(), false)).await {
+                if !send(tx, message::result_frame(part, 0, false)).await {
                     return;
                 }
             }

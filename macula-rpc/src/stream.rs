@@ -55,6 +55,12 @@ impl ResultStream {
             };
             let event = match self.first.take() {
                 Some(event) => event,
+                // Asked here, because a stream that always has something to read would never let the timer speak.
+                None if self.limits.remaining().is_zero() => {
+                    let late = self.limits.out_of_time();
+                    self.over(Err(late));
+                    continue;
+                }
                 None => match self.limits.within(async { Ok(answers.next().await) }).await {
                     Ok(event) => event,
                     Err(error) => {
