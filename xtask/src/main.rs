@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   main ──► ci ──► command ──► tally      one step after the other, then one line that counts
+//!      ├───► alone                         each crate by itself
 //!      ├───► tidy ► source, metadata, …    rules that no other tool checks
 //!      └───► fuzz                          the decoders, for a given time
 //! ```
 
+mod alone;
 mod ci;
 mod command;
 mod fuzz;
@@ -33,6 +35,8 @@ enum Task {
     },
     /// Rules of this repository that no other tool checks: lengths, layers, words, names
     Tidy,
+    /// Build each crate by itself, also with fewer features
+    Alone,
     /// Feed mutated frames and messages to every decoder
     Fuzz {
         /// For how long, in seconds
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         None => list_tasks(),
         Some(Task::Ci { keep_going }) => ci::run(&root, keep_going),
         Some(Task::Tidy) => tidy::run(&root),
+        Some(Task::Alone) => alone::run(&root),
         Some(Task::Fuzz { seconds }) => fuzz::run(&root, seconds),
     };
     match outcome {

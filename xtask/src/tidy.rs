@@ -6,7 +6,7 @@
 mod architecture;
 mod layers;
 mod length;
-mod metadata;
+pub(crate) mod metadata;
 mod modules;
 mod paths;
 mod source;

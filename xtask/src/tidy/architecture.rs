@@ -32,7 +32,11 @@ mod tests {
     fn package(dependencies: &[(&str, bool)]) -> Package {
         let of =
             |(name, local): &(&str, bool)| Dependency { name: (*name).into(), dev: false, local: *local };
-        Package { name: "a".into(), dependencies: dependencies.iter().map(of).collect() }
+        Package {
+            name: "a".into(),
+            dependencies: dependencies.iter().map(of).collect(),
+            has_default_features: false,
+        }
     }
 
     #[test]

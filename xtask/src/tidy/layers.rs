@@ -78,7 +78,8 @@ mod tests {
 
     fn findings(name: &str, uses: &str, dev: bool) -> usize {
         let dependency = Dependency { name: uses.into(), dev, local: true };
-        check(&[Package { name: name.into(), dependencies: vec![dependency] }]).len()
+        check(&[Package { name: name.into(), dependencies: vec![dependency], has_default_features: false }])
+            .len()
     }
 
     #[test]
@@ -118,7 +119,15 @@ mod tests {
 
     #[test]
     fn an_unknown_crate_must_be_given_its_place() {
-        assert_eq!(check(&[Package { name: "macula-extra".into(), dependencies: Vec::new() }]).len(), 1);
+        assert_eq!(
+            check(&[Package {
+                name: "macula-extra".into(),
+                dependencies: Vec::new(),
+                has_default_features: false
+            }])
+            .len(),
+            1
+        );
     }
 
     #[test]

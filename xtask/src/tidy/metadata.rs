@@ -11,6 +11,8 @@ use crate::command::{cargo, output};
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) dependencies: Vec<Dependency>,
+    /// Whether it has features that are on unless asked otherwise.
+    pub(crate) has_default_features: bool,
 }
 
 /// What a crate asks for, as its `Cargo.toml` names it.
@@ -36,7 +38,9 @@ fn parse(json: &str) -> Option<Vec<Package>> {
 
 fn package(value: &Value) -> Option<Package> {
     let dependencies = value["dependencies"].as_array()?.iter().map(dependency).collect::<Option<_>>()?;
-    Some(Package { name: value["name"].as_str()?.into(), dependencies })
+    let default = value["features"]["default"].as_array();
+    let has_default_features = default.is_some_and(|features| !features.is_empty());
+    Some(Package { name: value["name"].as_str()?.into(), dependencies, has_default_features })
 }
 
 fn dependency(value: &Value) -> Option<Dependency> {
@@ -53,11 +57,12 @@ mod tests {
 
     #[test]
     fn names_kinds_and_paths_are_read() {
-        let json = r#"{"packages": [{"name": "a", "dependencies": [
+        let json = r#"{"packages": [{"name": "a", "features": {"default": ["x"], "x": []}, "dependencies": [
             {"name": "b", "kind": null, "path": "somewhere/b"}, {"name": "c", "kind": "dev"}]}]}"#;
         let b = Dependency { name: "b".into(), dev: false, local: true };
         let c = Dependency { name: "c".into(), dev: true, local: false };
-        assert_eq!(parse(json), Some(vec![Package { name: "a".into(), dependencies: vec![b, c] }]));
+        let a = Package { name: "a".into(), dependencies: vec![b, c], has_default_features: true };
+        assert_eq!(parse(json), Some(vec![a]));
         assert_eq!(parse("{}"), None);
     }
 }
