@@ -192,7 +192,7 @@ pub fn create_private(path: &Path) -> io::Result<()> {
         builder.mode(0o700).create(path)?;
         let mode = fs::metadata(path)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "others may enter the data directory");
+            tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "others may enter this private directory");
         }
         Ok(())
     }

@@ -77,21 +77,6 @@ pub(super) const LAWS: &[Law] = &[
         rule: "only an authority revokes certificates: set `quic.ca_file` too",
     },
     Law {
-        keys: &["quic.keep_alive", "quic.idle_timeout"],
-        holds: |all| all.quic.keep_alive <= all.quic.idle_timeout,
-        rule: "it must not be longer than `quic.idle_timeout`, or a kept connection is lost between two pings",
-    },
-    Law {
-        keys: &["quic.dead_after", "quic.keep_alive"],
-        holds: |all| all.quic.dead_after > all.quic.keep_alive.saturating_mul(2),
-        rule: "it must be more than twice `quic.keep_alive`, or one lost ping ends a connection",
-    },
-    Law {
-        keys: &["membership.probe_timeout", "membership.protocol_period"],
-        holds: |all| all.membership.probe_timeout < all.membership.protocol_period,
-        rule: "it must be shorter than `membership.protocol_period`, or nobody else is asked in time",
-    },
-    Law {
         keys: &["membership.suspect_timeout", "membership.protocol_period"],
         holds: |all| all.membership.suspect_timeout >= all.membership.protocol_period.saturating_mul(2),
         rule: "it must be at least twice `membership.protocol_period`, or a refutation cannot arrive in time",

@@ -113,8 +113,8 @@ schema! {
         /// on one machine need different names.
         name: String = Kind::Text(rule::NODE_NAME), Some("node"), IDENTITY;
 
-        /// The address and UDP port to listen at. The default takes IPv6 and IPv4 alike; `0.0.0.0:4000` is IPv4
-        /// alone. Port 0 picks a free one.
+        /// The address and UDP port to listen at. The default takes IPv6 and IPv4 alike, and where nobody chose an
+        /// address and the port is taken, one of the next; `0.0.0.0:4000` is IPv4 alone. Port 0 picks a free one.
         address: SocketAddr = Kind::Text(rule::LISTEN), Some("[::]:4000"), SOCKET;
 
         /// Where others are told to reach this node, when that is not where it listens: behind a NAT, in a
@@ -138,8 +138,8 @@ schema! {
         /// the key.
         cert_file: Option<PathBuf> = Kind::Text(rule::PATH), None, SOCKET;
 
-        /// The node's private key (Ed25519, PKCS#8 in PEM). Unset: one is made at the first start and kept in
-        /// the data directory.
+        /// The node's private key (Ed25519, PKCS#8 in PEM). Without a certificate, a file that is missing is made
+        /// at the first start. Unset: `node.key` in the data directory.
         key_file: Option<PathBuf> = Kind::Text(rule::PATH), None, IDENTITY;
 
         /// The certificates of the authorities, in PEM, to one of which every peer's chain must lead. Unset: open
@@ -159,12 +159,9 @@ schema! {
         /// A connection over which no application frame went for so long is closed. Pings do not count.
         idle_timeout: Duration = span(secs(1), DAY), Some("60s"), LAYER;
 
-        /// How often a quiet connection is pinged while it is kept, so that NATs and firewalls remember it.
+        /// How often a quiet connection is pinged while it is kept, so that NATs and firewalls remember it. A peer
+        /// that has been silent for two and a half times as long is gone.
         keep_alive: Duration = span(ms(100), HOUR), Some("30s"), LAYER;
-
-        /// A peer from which no packet came for so long is gone. It must outlast two lost pings; membership
-        /// notices a death much earlier.
-        dead_after: Duration = span(secs(1), DAY), Some("75s"), LAYER;
 
         /// Most live connections. Beyond it the least recently used one without work is closed. Each costs a few
         /// hundred KiB under load.
@@ -178,12 +175,8 @@ schema! {
     /// Who is alive (SWIM).
     membership: MembershipSection {
         /// How often a member is probed. A dead one is first noticed after about 1.6 periods, whatever the
-        /// size of the mesh.
+        /// size of the mesh. Others are asked to probe a member as well after half a period without an answer.
         protocol_period: Duration = span(ms(10), secs(60)), Some("1s"), LAYER;
-
-        /// How long a probe may stay unanswered before others are asked to probe as well; three round-trip times
-        /// if that is more.
-        probe_timeout: Duration = span(ms(1), secs(60)), Some("500ms"), LAYER;
 
         /// How many others are asked to probe a member that did not answer. Three tell a dead member from a
         /// bad link, for little traffic.
