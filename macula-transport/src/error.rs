@@ -135,6 +135,9 @@ pub enum Refusal {
     /// Too many connections, in all or from one source.
     #[error("the peer has no room for another connection")]
     Full,
+    /// Both dial each other at once, and the other dial goes on. Seen only if that one fails, too.
+    #[error("the peer was dialling as well")]
+    Crossed,
     /// A code that this version has no name for.
     #[error("refused with code {code}: {reason}")]
     Unknown {

@@ -11,9 +11,10 @@ use tokio::time::timeout;
 use super::codes::ABANDONED;
 use super::endpoint::canonical;
 use super::hello::{HelloError, receive_introduction};
-use super::transport::{Inner, Place};
+use super::link::Link;
+use super::transport::Inner;
 use crate::metrics::Dropped;
-use crate::{Refusal, TransportError};
+use crate::{CloseReason, Refusal, TransportError};
 
 /// Connections from each source: a whole IPv4 address, the first 64 bits of an IPv6 one.
 #[derive(Debug, Default)]
@@ -27,6 +28,17 @@ pub(crate) struct Sources {
 pub(crate) struct SourceSlot {
     sources: Arc<Sources>,
     source: IpAddr,
+}
+
+/// A peer is taken in before it has welcomed this node in turn; if it never does, it goes.
+struct CloseUnlessWelcome(Option<Arc<Link>>);
+
+impl Drop for CloseUnlessWelcome {
+    fn drop(&mut self) {
+        if let Some(link) = &self.0 {
+            link.close(CloseReason::Protocol);
+        }
+    }
 }
 
 /// One handshake under way.
@@ -74,29 +86,28 @@ impl Inner {
             connection.close(ABANDONED.into(), b"");
             return Err(());
         }
-        let mut place: Option<Place> = None;
-        let admit = || match self.reserve(Some(&peer)) {
-            Ok(reserved) => {
-                place = Some(reserved);
-                Ok(())
-            }
-            Err(TransportError::Closed) => Err(Refusal::Policy("this node is shutting down".into())),
-            Err(_full) => Err(Refusal::Full),
+        let mut unwelcome = CloseUnlessWelcome(None);
+        let admit = |acquaintance| {
+            let _turn = self.crossings.begin_accepting(peer).ok_or(Refusal::Crossed)?;
+            let place = self.reserve(Some(&peer)).map_err(|error| match error {
+                TransportError::Closed => Refusal::Policy("this node is shutting down".into()),
+                _full => Refusal::Full,
+            })?;
+            unwelcome.0 = Some(self.add(place, peer, connection.clone(), acquaintance, None, slot));
+            Ok(())
         };
         let me = self.introduction();
         let identity = self.credentials.identity();
-        let introduced = receive_introduction(&connection, &me, &identity, peer, admit).await;
-        match (introduced, place) {
-            (Ok(acquaintance), Some(place)) => {
-                self.add(place, peer, connection, acquaintance, None, slot);
+        match receive_introduction(&connection, &me, &identity, peer, admit).await {
+            Ok(()) => {
+                unwelcome.0 = None;
                 Ok(())
             }
-            (Err(error), _) => {
+            Err(error) => {
                 self.note_failed_hello(&error);
                 refused(format!("{error:?}"));
                 Err(())
             }
-            (Ok(_), None) => Err(()),
         }
     }
 

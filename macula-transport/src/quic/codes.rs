@@ -39,6 +39,7 @@ impl Refusal {
             Self::Realm => 9,
             Self::Policy(_) => 10,
             Self::Full => 11,
+            Self::Crossed => 12,
             Self::Unknown { code, .. } => *code,
         }
     }
@@ -57,6 +58,7 @@ impl Refusal {
             9 => Self::Realm,
             10 => Self::Policy(reason),
             11 => Self::Full,
+            12 => Self::Crossed,
             code => Self::Unknown { code, reason },
         }
     }
@@ -87,6 +89,7 @@ impl Refusal {
             Self::Realm => "realm",
             Self::Policy(_) => "policy",
             Self::Full => "full",
+            Self::Crossed => "crossed",
             Self::Unknown { .. } => "unknown",
         }
     }

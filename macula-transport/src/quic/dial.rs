@@ -68,8 +68,6 @@ impl Inner {
         }
         let dialled = tokio::select! {
             dialled = self.attempt(addrs, expected) => dialled,
-            // The peer may be faster.
-            link = self.linked(expected) => return Ok(link),
             () = self.stopping.cancelled() => Err(TransportError::Closed),
         };
         if let Some(id) = expected {
@@ -92,15 +90,26 @@ impl Inner {
         addrs: Vec<SocketAddr>,
         expected: Option<NodeId>,
     ) -> Outcome {
-        let (connection, addr) = self.race(addrs, expected).await?;
+        let (connection, addr) = tokio::select! {
+            raced = self.race(addrs, expected) => raced?,
+            // The peer may be faster. Up to here it has not heard of this dial, so giving it up hurts nobody.
+            link = self.linked(expected) => return Ok(link),
+        };
         let id = self.identify(&connection).map_err(|refusal| TransportError::Refused { addr, refusal })?;
         if id == self.id() {
             connection.close(ABANDONED.into(), b"");
             return Err(TransportError::Myself);
         }
-        let introduced = introduce(&connection, &self.introduction(), &self.credentials.identity(), id).await;
-        match introduced {
+        let Some(_turn) = self.crossings.begin_dialling(id, || self.pool.lock().current(&id).is_some())
+        else {
+            connection.close(ABANDONED.into(), b"");
+            return Ok(self.linked(Some(id)).await);
+        };
+        let me = self.introduction();
+        match introduce(&connection, &me, &self.credentials.identity(), id).await {
             Ok(peer) => Ok(self.add(place, id, connection, peer, Some(addr), None)),
+            // The peer's own dial goes on and will arrive here.
+            Err(HelloError::Refused(Refusal::Crossed)) => Ok(self.linked(Some(id)).await),
             Err(error) => Err(self.hello_failed(error, addr)),
         }
     }

@@ -3,13 +3,14 @@
 //! ```text
 //!   dialler                         listener
 //!      │──────────── HELLO ────────────▶│  checks
+//!      │                               up
 //!      │◀─────── HELLO, WELCOME ────────│
 //!   checks                              │
+//!     up                                │
 //!      │─────────── WELCOME ───────────▶│
-//!     up                               up
 //! ```
 //!
-//! A side that refuses says so in its WELCOME and closes with the same code.
+//! When a dial has returned, both sides are up. A side that refuses says so in its WELCOME and closes with the same code.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use macula_proto::limits::REALMS_MAX;
 use macula_proto::{
     Capabilities, Contact, Domain, Ed25519Verifier, Frame, FrameKind, NodeId, Realm, Version, VersionRange,
-    open, seal, wire,
+    decode, open, seal, wire,
 };
 use prost::Message as _;
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, WriteError};
@@ -93,29 +94,27 @@ pub(crate) async fn introduce(
     checked.map_err(HelloError::Refusing)
 }
 
-/// The listener's part. `admit` has the last word on whether there is room.
+/// The listener's part. `admit` takes the peer in or refuses it; the peer is told that it is welcome only afterwards, so
+/// that whoever dialled and was welcomed is known here.
 pub(crate) async fn receive_introduction(
     connection: &Connection,
     me: &Introduction,
     identity: &Identity,
     peer: NodeId,
-    admit: impl FnOnce() -> Result<(), Refusal>,
-) -> Result<Acquaintance, HelloError> {
+    admit: impl FnOnce(Acquaintance) -> Result<(), Refusal>,
+) -> Result<(), HelloError> {
     let (mut tx, rx) = connection.accept_bi().await.map_err(broken)?;
     let mut rx = FrameReader::new(rx);
     let binding = binding(connection)?;
     let theirs = receive(&mut rx, FrameKind::HELLO).await?;
     let checked = check(&theirs, me, peer, &binding, connection.remote_address());
-    let checked = checked.and_then(|peer| admit().map(|()| peer));
     send(&mut tx, &hello(me, identity, &binding)?).await?;
-    let peer = match checked {
-        Ok(peer) => peer,
-        Err(refusal) => return Err(refuse(connection, &mut tx, refusal).await),
-    };
+    if let Err(refusal) = checked.and_then(admit) {
+        return Err(refuse(connection, &mut tx, refusal).await);
+    }
     send(&mut tx, &welcome(None)?).await?;
-    welcomed(&receive(&mut rx, FrameKind::WELCOME).await?)?;
     let _ = tx.finish();
-    Ok(peer)
+    welcomed(&receive(&mut rx, FrameKind::WELCOME).await?)
 }
 
 /// 32 bytes that only the two ends of this TLS session can know.
@@ -164,7 +163,7 @@ fn check(
     let hello: wire::Hello = frame.header().map_err(|_| tampered.clone())?;
     let (signer, body) =
         open(&Ed25519Verifier, Domain::HELLO, hello.signed.as_ref()).map_err(|_| tampered.clone())?;
-    let body = wire::HelloBody::decode(body).map_err(|_| tampered.clone())?;
+    let body = decode::<wire::HelloBody>(body).map_err(|_| tampered.clone())?;
     let contact = Contact::from_wire(body.contact.as_ref()).map_err(|_| tampered.clone())?;
     if signer != peer || contact.id != peer || body.binding != binding || body.realms.len() > REALMS_MAX {
         return Err(tampered);

@@ -15,6 +15,7 @@ mod backoff;
 pub(crate) mod certificate;
 mod codes;
 mod config;
+mod crossing;
 mod dial;
 mod drain;
 mod endpoint;

@@ -1,9 +1,9 @@
 //! Who is linked, through which connection, and who must go: decisions without IO.
 //!
-//! Each peer has at most one connection in use: the newest. When two dials cross, both sides briefly hold two; the
-//! node with the smaller id alone decides then, and lets the older one go in order. The other side uses the newest
-//! that is not on its way out, so both end up with the same one, whatever order they saw. A peer that was restarted
-//! (another instance) is a case of its own: what its former process held is dead.
+//! Each peer has at most one connection in use: the newest. Dials that cross are sorted out before (`crossing`), so a
+//! second connection means that the peer has lost the first. The node with the smaller id lets the older one go in
+//! order; the other side uses the newest that is not on its way out. A peer that was restarted (another instance) is a
+//! case of its own: what its former process held is dead.
 
 use std::collections::BTreeMap;
 

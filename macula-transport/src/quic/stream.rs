@@ -22,16 +22,45 @@ pub struct QuicTx {
     /// frame.
     unwritten: Vec<Bytes>,
     finished: Option<Acknowledgement>,
+    open: OpenHalf,
 }
 
 /// Resolves when the peer has everything, or stops reading.
 type Acknowledgement = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
 
-/// The receiving half of a QUIC stream.
+/// The receiving half of a QUIC stream. When it is dropped before the end, quinn tells the peer to stop with code 0,
+/// which is [`ResetCode::CANCELLED`].
 #[derive(Debug)]
 pub struct QuicRx {
     link: Arc<Link>,
     reader: FrameReader<RecvStream>,
+    open: OpenHalf,
+}
+
+/// Counts one half of a stream as open, until its end.
+#[derive(Debug)]
+struct OpenHalf {
+    link: Arc<Link>,
+    open: bool,
+}
+
+impl OpenHalf {
+    fn new(link: &Arc<Link>) -> Self {
+        link.half_opened();
+        Self { link: link.clone(), open: true }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.link.half_closed();
+        }
+    }
+}
+
+impl Drop for OpenHalf {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl QuicRx {
@@ -42,11 +71,10 @@ impl QuicRx {
 
 /// Both halves, counted as open until they are dropped.
 pub(crate) fn halves(link: &Arc<Link>, tx: SendStream, rx: FrameReader<RecvStream>) -> (QuicTx, QuicRx) {
-    link.half_opened();
-    link.half_opened();
+    let (tx_open, rx_open) = (OpenHalf::new(link), OpenHalf::new(link));
     (
-        QuicTx { link: link.clone(), stream: Some(tx), unwritten: Vec::new(), finished: None },
-        QuicRx { link: link.clone(), reader: rx },
+        QuicTx { link: link.clone(), stream: Some(tx), unwritten: Vec::new(), finished: None, open: tx_open },
+        QuicRx { link: link.clone(), reader: rx, open: rx_open },
     )
 }
 
@@ -86,14 +114,15 @@ impl StreamTx for QuicTx {
         self.finished = Some(Box::pin(stream.stopped()));
         finished.map_err(|_| StreamError::Finished)?;
         self.link.retire(stream);
+        self.open.end();
         Ok(())
     }
 
     fn reset(&mut self, reason: ResetCode) {
+        // After `finish` it does nothing: what was sent is left to arrive.
         if let Some(mut stream) = self.stream.take() {
             let _ = stream.reset(code(reason));
-        } else if self.finished.is_some() {
-            tracing::trace!("reset after finish: what was sent is left to arrive");
+            self.open.end();
         }
     }
 
@@ -125,14 +154,17 @@ impl fmt::Debug for QuicTx {
 impl Drop for QuicTx {
     fn drop(&mut self) {
         self.reset(ResetCode::CANCELLED);
-        self.link.half_closed();
     }
 }
 
 impl StreamRx for QuicRx {
     async fn recv(&mut self) -> Result<Option<Frame>, StreamError> {
         loop {
-            let Some(frame) = self.reader.next().await? else { return Ok(None) };
+            let next = self.reader.next().await;
+            let Ok(Some(frame)) = next else {
+                self.open.end();
+                return Ok(next?);
+            };
             self.link.count_received(&frame);
             if frame.kind().service() != Service::Unknown {
                 return Ok(Some(frame));
@@ -143,13 +175,7 @@ impl StreamRx for QuicRx {
 
     fn stop(&mut self, reason: ResetCode) {
         let _ = self.reader.source.stop(code(reason));
-    }
-}
-
-impl Drop for QuicRx {
-    fn drop(&mut self) {
-        // quinn tells the peer to stop, with code 0 (CANCELLED), unless all was read.
-        self.link.half_closed();
+        self.open.end();
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::accept::{SourceSlot, Sources};
 use super::backoff::Backoff;
 use super::config::{BindError, QuicConfig};
+use super::crossing::Crossings;
 use super::dial::{Goal, Outcome};
 use super::endpoint::{self, canonical, reachable};
 use super::hello::{Acquaintance, Introduction};
@@ -39,7 +40,7 @@ use crate::{
 /// A [`Transport`] over QUIC: one UDP port, mutual TLS 1.3.
 ///
 /// It keeps to the tokio runtime on which it was bound, wherever its methods are called from. Its connections live
-/// until [`serve`](Transport::serve) is told to stop.
+/// until [`serve`](Transport::serve) is told to stop; dropping the future of `serve` instead closes them at once.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: TransportMetrics,
     pub(crate) pool: Mutex<Pool<Arc<Link>>>,
     pub(crate) dials: Mutex<BTreeMap<Goal, watch::Receiver<Option<Outcome>>>>,
+    pub(crate) crossings: Crossings,
     pub(crate) sources: Arc<Sources>,
     pub(crate) runtime: Handle,
     /// Everything that is spawned.
@@ -107,6 +109,7 @@ impl QuicTransport {
             metrics: config.metrics.clone(),
             pool: Mutex::new(Pool::new(id, config.connections_max)),
             dials: Mutex::default(),
+            crossings: Crossings::new(id),
             sources: Arc::default(),
             runtime,
             tasks: TaskTracker::new(),
@@ -171,6 +174,7 @@ impl Transport for QuicTransport {
     }
 
     async fn serve<H: Inbound<Self>>(&self, handler: H, stop: CancellationToken) {
+        let abrupt_end = AbruptEnd(&self.inner);
         self.inner.begin(Arc::new(Handler(handler)));
         let mut maintenance =
             interval((self.inner.config.idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(5)));
@@ -186,6 +190,7 @@ impl Transport for QuicTransport {
             }
         }
         self.inner.end().await;
+        drop(abrupt_end);
     }
 
     async fn connect(&self, target: Target) -> Result<PeerInfo, TransportError> {
@@ -252,6 +257,18 @@ impl fmt::Debug for QuicTransport {
     }
 }
 
+/// What remains when serving ends; if its future was dropped, this is all that happens, and peers see the connection
+/// as lost.
+struct AbruptEnd<'a>(&'a Inner);
+
+impl Drop for AbruptEnd<'_> {
+    fn drop(&mut self) {
+        self.0.stopping.cancel();
+        self.0.endpoint.close(CloseReason::Lost.code().into(), b"");
+        self.0.receiver.send_replace(None);
+    }
+}
+
 /// A place in the pool, reserved for a handshake under way.
 pub(crate) struct Place {
     inner: Arc<Inner>,
@@ -313,10 +330,11 @@ impl Inner {
         // A socket of one family reaches that family only.
         let addrs: Vec<SocketAddr> =
             addrs.into_iter().filter(|addr| self.bound.is_ipv6() || addr.is_ipv4()).collect();
-        if addrs.is_empty() {
+        let goal = Goal::Peer(id);
+        if addrs.is_empty() && !self.dials.lock().contains_key(&goal) {
             return Err(TransportError::NoAddress(id));
         }
-        self.dial(Goal::Peer(id), addrs).await
+        self.dial(goal, addrs).await
     }
 
     async fn link_to_whoever(self: &Arc<Self>, addr: SocketAddr) -> Outcome {
@@ -500,7 +518,6 @@ impl Inner {
         self.endpoint.close(CloseReason::Shutdown.code().into(), b"");
         let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
         let _ = timeout(Duration::from_millis(500), self.tasks.wait()).await;
-        self.receiver.send_replace(None);
     }
 }
 
