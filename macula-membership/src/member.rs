@@ -57,6 +57,17 @@ pub enum MemberState {
     Left = 3,
 }
 
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        })
+    }
+}
+
 impl MemberState {
     /// Whether the member counts as there: alive or suspect.
     pub const fn is_present(self) -> bool {

@@ -85,7 +85,7 @@ pub use builder::NodeBuilder;
 pub use config::{Config, ConfigError, ConfigErrors};
 pub use error::{Error, JoinError, StartError};
 pub use join::Joined;
-pub use macula_dht::kademlia::{BucketSnapshot, Known, LookupTrace, TableSnapshot};
+pub use macula_dht::kademlia::{BucketSnapshot, Known, LookupTrace, StepOutcome, TableSnapshot};
 pub use macula_dht::{DirectoryError, Found, Record};
 pub use macula_membership::{Event, EventError, EventReceiver, Incarnation, Member, MemberState, Tags};
 pub use macula_proto::limits::PAYLOAD_BYTES_MAX;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use macula_dht::kademlia::{LookupTrace, TableSnapshot};
+use macula_dht::{Directory, Found};
 use macula_membership::{Member, Membership};
 use macula_proto::{Contact, Key, Name, NodeId, Realm, Timestamp};
 use macula_pubsub::{Pattern, RouteInfo, SubscribeOptions, Subscription, SubscriptionInfo};
@@ -236,13 +237,14 @@ impl Node {
         Ok(self.inner.core.directory.routing_table().await?)
     }
 
-    /// Looks a key up in the directory, and tells every step.
+    /// Looks a key up in the directory: every step of the way to the nodes closest to it, and the records there.
     ///
     /// # Errors
     /// [`Error::Directory`] if nobody answers.
-    pub async fn lookup(&self, key: Key) -> Result<LookupTrace, Error> {
+    pub async fn lookup(&self, key: Key) -> Result<(LookupTrace, Found), Error> {
         let directory = self.inner.core.directory.clone();
-        Ok(self.on_node(async move { directory.lookup_trace(key).await }).await??)
+        let both = async move { Ok((directory.lookup_trace(key).await?, directory.find(key).await?)) };
+        self.on_node(both).await?
     }
 
     /// The seeds, and who named them.

@@ -1,0 +1,510 @@
+//! The JSON that goes over the admin API. Server and client share these types.
+//!
+//! Every answer is one JSON document, except `GET /v1/subscribe` and `GET /v1/serve`, which stream one JSON
+//! document a line until the client goes away. Every failure is an [`ErrorBody`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name on this machine.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Software version.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since start.
+    pub uptime_s: u64,
+    /// Sockets that are listened on.
+    pub listen: Vec<String>,
+    /// Addresses that other nodes are told.
+    pub advertise: Vec<String>,
+    /// Realms.
+    pub realms: Vec<String>,
+    /// `healthy`, or what is wrong.
+    pub health: String,
+    /// Live members, this node included.
+    pub members: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Contacts in the routing table.
+    pub routing_contacts: usize,
+    /// Local subscriptions.
+    pub subscriptions: usize,
+    /// Local procedures.
+    pub registrations: usize,
+    /// The supervised tasks.
+    pub tasks: Vec<Task>,
+}
+
+/// One supervised task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// Its name.
+    pub name: String,
+    /// `running`, `restarting`, `failed` or `stopped`.
+    pub state: String,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// What its last failure said.
+    pub last_failure: Option<String>,
+}
+
+/// One row of `GET /v1/members`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// Node id.
+    pub id: String,
+    /// Addresses, best first.
+    pub addrs: Vec<String>,
+    /// `alive`, `suspect`, `dead` or `left`.
+    pub state: String,
+    /// The member's own count of its statements.
+    pub incarnation: u64,
+    /// The member's tags.
+    pub tags: BTreeMap<String, String>,
+    /// Whether this is the node that answers.
+    pub is_self: bool,
+    /// Seconds since the state last changed here.
+    pub since_s: u64,
+}
+
+/// One row of `GET /v1/peers`: an open connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Node id.
+    pub id: String,
+    /// Where its packets come from.
+    pub remote: String,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: u64,
+    /// `out` if this node dialled, else `in`.
+    pub direction: String,
+    /// Frames sent over this connection.
+    pub frames_sent: u64,
+    /// Frames received over this connection.
+    pub frames_received: u64,
+    /// The peer's software.
+    pub agent: String,
+}
+
+/// One row of `GET /v1/routing-table`: a bucket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bucket {
+    /// How many leading bits its contacts share with the node (at least so many in the last bucket).
+    pub shared_bits: usize,
+    /// Contacts, most recently seen last.
+    pub contacts: Vec<BucketContact>,
+    /// Contacts waiting for a place.
+    pub waiting: usize,
+}
+
+/// A contact in a bucket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BucketContact {
+    /// Node id.
+    pub id: String,
+    /// Addresses.
+    pub addrs: Vec<String>,
+    /// Seconds since it last answered.
+    pub seen_s: u64,
+    /// Round-trip time in microseconds, if measured.
+    pub rtt_us: Option<u64>,
+}
+
+/// `GET /v1/lookup`: what a lookup did and found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lookup {
+    /// The key that was looked up.
+    pub key: String,
+    /// Every request, in the order they were sent.
+    pub rounds: Vec<LookupRound>,
+    /// The records found.
+    pub records: Vec<LookupRecord>,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+}
+
+/// One request of a lookup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LookupRound {
+    /// Round, from 1.
+    pub round: u32,
+    /// Who was asked.
+    pub asked: String,
+    /// What came back, in words.
+    pub answer: String,
+    /// How long it took, in microseconds; absent if nothing came back.
+    pub took_us: Option<u64>,
+}
+
+/// One record that a lookup found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LookupRecord {
+    /// Who announced it.
+    pub announcer: String,
+    /// Where the announcer can be reached.
+    pub addrs: Vec<String>,
+    /// The announcer's count.
+    pub sequence: u64,
+    /// Size of the value in bytes.
+    pub value_bytes: usize,
+}
+
+/// One row of `GET /v1/subscriptions`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Number of the subscription in this node.
+    pub id: u64,
+    /// Realm.
+    pub realm: String,
+    /// Pattern.
+    pub pattern: String,
+    /// Messages waiting to be taken.
+    pub queued: u64,
+    /// Messages put into the queue so far.
+    pub delivered: u64,
+    /// Messages lost because the queue was full.
+    pub dropped: u64,
+}
+
+/// One row of `GET /v1/registrations`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registration {
+    /// Procedure.
+    pub procedure: String,
+    /// Realm.
+    pub realm: String,
+    /// Calls being handled now.
+    pub in_flight: u64,
+    /// Most calls handled at once.
+    pub concurrency_max: u64,
+    /// Calls so far.
+    pub calls: u64,
+    /// Calls that failed.
+    pub errors: u64,
+}
+
+/// One row of `GET /v1/config`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConfigEntry {
+    /// Key, as in `membership.protocol_period`.
+    pub key: String,
+    /// Value in force.
+    pub value: String,
+    /// Where it was set.
+    pub source: String,
+    /// Whether it can be changed while the node runs.
+    pub runtime: bool,
+}
+
+/// Body of `PUT /v1/config/{key}` and `PUT /v1/log`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetValue {
+    /// The new value, in the form of the configuration file.
+    pub value: String,
+}
+
+/// Body of `POST /v1/join`, `POST /v1/seeds` and `DELETE /v1/seeds`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Address {
+    /// `host:port`.
+    pub addr: String,
+}
+
+/// Answer to `POST /v1/join`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Joined {
+    /// Who answered at the address.
+    pub seed: String,
+    /// Live members known after the join, this node included.
+    pub members: usize,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// What a message or call carries, as far as JSON can show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// `json`, `text` or `base64`: how `payload` is to be read.
+    pub encoding: Encoding,
+    /// The value: any JSON, or a string.
+    pub payload: Value,
+}
+
+/// See [`Payload`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Any JSON value.
+    Json,
+    /// A string, sent as UTF-8.
+    Text,
+    /// A string of base64, sent as the bytes it stands for.
+    Base64,
+}
+
+/// Why a payload could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a payload with encoding `{0:?}` must be a string of that encoding")]
+pub struct PayloadError(Encoding);
+
+/// Content type of JSON payloads.
+pub const JSON: &str = "application/json";
+
+impl Payload {
+    /// Shows bytes: as JSON if they say so and are, else as text if they are, else as base64.
+    pub fn show(bytes: &[u8], content_type: &str) -> Self {
+        if content_type == JSON
+            && let Ok(payload) = serde_json::from_slice(bytes)
+        {
+            return Self { encoding: Encoding::Json, payload };
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self { encoding: Encoding::Text, payload: text.into() },
+            Err(_) => Self { encoding: Encoding::Base64, payload: BASE64.encode(bytes).into() },
+        }
+    }
+
+    /// What a user typed: JSON if it is JSON, else text.
+    pub fn from_input(bytes: Vec<u8>) -> Self {
+        if let Ok(payload) = serde_json::from_slice(&bytes) {
+            return Self { encoding: Encoding::Json, payload };
+        }
+        Self::show(&bytes, "")
+    }
+
+    /// The bytes and their content type.
+    ///
+    /// # Errors
+    /// [`PayloadError`] if text or base64 is announced and something else is there.
+    pub fn to_bytes(&self) -> Result<(Bytes, &'static str), PayloadError> {
+        let wrong = || PayloadError(self.encoding);
+        match self.encoding {
+            Encoding::Json => Ok((Bytes::from(self.payload.to_string()), JSON)),
+            Encoding::Text => {
+                let text = self.payload.as_str().ok_or_else(wrong)?;
+                Ok((Bytes::copy_from_slice(text.as_bytes()), "text/plain"))
+            }
+            Encoding::Base64 => {
+                let text = self.payload.as_str().ok_or_else(wrong)?;
+                let bytes = BASE64.decode(text.as_bytes()).map_err(|_| wrong())?;
+                Ok((Bytes::from(bytes), "application/octet-stream"))
+            }
+        }
+    }
+}
+
+/// Body of `POST /v1/publish`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Publish {
+    /// Topic.
+    pub topic: String,
+    /// Realm; the node's first one if absent.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// What to publish.
+    #[serde(flatten)]
+    pub payload: Payload,
+    /// Headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Answer to `POST /v1/publish`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Published {
+    /// Remote nodes whose lane took the message.
+    pub peers: usize,
+    /// Subscriptions in this node that got it.
+    pub local: usize,
+    /// Remote nodes that should have got it and did not.
+    pub dropped: usize,
+}
+
+/// One line of `GET /v1/subscribe`. The first line has no message: it says that the subscription stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "event")]
+pub enum SubscribeEvent {
+    /// The subscription stands: what is published from now on arrives.
+    Subscribed {
+        /// Pattern.
+        pattern: String,
+        /// Nodes that hold the announcement.
+        holders: usize,
+    },
+    /// A message.
+    Message(Message),
+    /// So many messages were lost since the last line, because this client reads too slowly.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
+}
+
+/// A delivered message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Message {
+    /// Topic.
+    pub topic: String,
+    /// Realm.
+    pub realm: String,
+    /// Who published it.
+    pub publisher: String,
+    /// The publisher's count of messages on this topic.
+    pub sequence: u64,
+    /// What was published.
+    #[serde(flatten)]
+    pub payload: Payload,
+    /// Headers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Body of `POST /v1/call`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// Procedure.
+    pub procedure: String,
+    /// Realm; the node's first one if absent.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// Arguments.
+    #[serde(flatten)]
+    pub payload: Payload,
+    /// Deadline in milliseconds; the node's default if absent.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Whether the call may be tried again elsewhere although it may have run.
+    #[serde(default)]
+    pub idempotent: bool,
+}
+
+/// Answer to `POST /v1/call`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallResult {
+    /// The result.
+    #[serde(flatten)]
+    pub payload: Payload,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+}
+
+/// One line of `GET /v1/serve`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "event")]
+pub enum ServeEvent {
+    /// The procedure is registered.
+    Registered {
+        /// Number of this serving client: goes into `POST /v1/serve/{id}`.
+        id: u64,
+        /// Procedure.
+        procedure: String,
+    },
+    /// A call to be answered.
+    Call {
+        /// Number of the call: goes into the [`ServeReply`].
+        call: u64,
+        /// Who calls.
+        caller: String,
+        /// Milliseconds left until the caller's deadline.
+        timeout_ms: u64,
+        /// Arguments, in base64.
+        arguments: String,
+    },
+    /// The caller has given up on a call: stop working on it.
+    Cancelled {
+        /// Number of the call.
+        call: u64,
+    },
+}
+
+/// Body of `POST /v1/serve/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServeReply {
+    /// Number of the call.
+    pub call: u64,
+    /// The result in base64, if it went well.
+    pub result: Option<String>,
+    /// What went wrong, if it did not.
+    pub error: Option<String>,
+}
+
+/// Every failure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorInfo,
+}
+
+/// See [`ErrorBody`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorInfo {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what and why.
+    pub message: String,
+    /// What to try.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+}
+
+/// Kinds of failures. `macula_ctl` has an exit code for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The request itself is wrong.
+    Invalid,
+    /// No such thing: procedure, key, subscription.
+    NotFound,
+    /// Nobody could be reached.
+    Unreachable,
+    /// The deadline passed.
+    Timeout,
+    /// Policy says no.
+    Forbidden,
+    /// The procedure's handler failed.
+    Handler,
+    /// Someone has no capacity now.
+    Overloaded,
+    /// It exists already, or is in use.
+    Conflict,
+    /// Anything else.
+    Internal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_show_what_they_hold_and_go_back_to_the_same_bytes() {
+        for (bytes, content_type, encoding) in [
+            (&b"{\"a\":1}"[..], JSON, Encoding::Json),
+            (b"{\"a\":1}", "text/plain", Encoding::Text),
+            (b"not json", JSON, Encoding::Text),
+            (b"\xff\x00", "", Encoding::Base64),
+        ] {
+            let shown = Payload::show(bytes, content_type);
+            assert_eq!(shown.encoding, encoding);
+            assert_eq!(shown.to_bytes().unwrap().0, bytes);
+        }
+    }
+
+    #[test]
+    fn a_payload_of_the_wrong_shape_is_refused() {
+        let payload = Payload { encoding: Encoding::Text, payload: Value::from(1) };
+        assert_eq!(payload.to_bytes(), Err(PayloadError(Encoding::Text)));
+        let payload = Payload { encoding: Encoding::Base64, payload: "no base64!".into() };
+        assert_eq!(payload.to_bytes(), Err(PayloadError(Encoding::Base64)));
+    }
+}

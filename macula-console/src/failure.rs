@@ -1,0 +1,165 @@
+//! Errors of the node as answers: a status for HTTP, a code for programs, a message and a hint for people.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use macula::bootstrap::SeedError;
+use macula::{CallError, ConfigError, DirectoryError, Error, JoinError, PublishError, RegisterError, SubscribeError};
+
+use crate::api::{ErrorBody, ErrorCode, ErrorInfo};
+
+/// A failed request.
+#[derive(Debug)]
+pub(crate) struct Failure(ErrorInfo);
+
+impl Failure {
+    pub(crate) fn new(code: ErrorCode, message: impl ToString) -> Self {
+        Self(ErrorInfo { code, message: message.to_string(), hint: None })
+    }
+
+    pub(crate) fn invalid(message: impl ToString) -> Self {
+        Self::new(ErrorCode::Invalid, message)
+    }
+
+    pub(crate) fn not_found(message: impl ToString) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+
+    fn hint(mut self, hint: Option<&str>) -> Self {
+        self.0.hint = hint.map(str::to_owned);
+        self
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.0.code {
+            ErrorCode::Invalid => StatusCode::BAD_REQUEST,
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::Unreachable => StatusCode::BAD_GATEWAY,
+            ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::Handler => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorCode::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Conflict => StatusCode::CONFLICT,
+            ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(ErrorBody { error: self.0 })).into_response()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (code, hint) = match &error {
+            Error::Name(_) | Error::Pattern(_) | Error::Realm(_) | Error::Codec(_) => {
+                (ErrorCode::Invalid, Some("names look like be.cortexiq.home.kitchen; `*` and `#` stand in patterns"))
+            }
+            Error::NotInRealm(_) => (ErrorCode::Invalid, Some("`macula_ctl status` lists the node's realms")),
+            Error::Join(error) => join(error),
+            Error::Publish(error) => publish(error),
+            Error::Subscribe(error) => subscribe(error),
+            Error::Register(error) => register(error),
+            Error::Call(error) => call(error),
+            Error::Directory(error) => directory(error),
+            Error::Closed => (ErrorCode::Unreachable, Some("the node is shutting down")),
+            _ => (ErrorCode::Internal, None),
+        };
+        Self::new(code, &error).hint(hint)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let code = match &error {
+            ConfigError::Unknown { .. } => ErrorCode::NotFound,
+            ConfigError::Fixed { .. } => ErrorCode::Conflict,
+            _ => ErrorCode::Invalid,
+        };
+        Self::new(code, &error).hint(Some("`macula_ctl config list` shows every key"))
+    }
+}
+
+impl From<SeedError> for Failure {
+    fn from(error: SeedError) -> Self {
+        let code = if matches!(error, SeedError::Full) { ErrorCode::Overloaded } else { ErrorCode::Invalid };
+        Self::new(code, &error).hint(Some(ADDRESS_HINT))
+    }
+}
+
+/// What an address looks like.
+const ADDRESS_HINT: &str = "an address looks like 192.168.1.10:4000";
+
+type Verdict = (ErrorCode, Option<&'static str>);
+
+fn join(error: &JoinError) -> Verdict {
+    match error {
+        JoinError::Address { .. } => (ErrorCode::Invalid, Some(ADDRESS_HINT)),
+        _ => (
+            ErrorCode::Unreachable,
+            Some("check that a node runs there, that UDP reaches it, and that both are in a common realm"),
+        ),
+    }
+}
+
+fn directory(error: &DirectoryError) -> Verdict {
+    match error {
+        DirectoryError::NoPeers => (ErrorCode::Unreachable, Some("join a mesh first: `macula_ctl join ADDR`")),
+        DirectoryError::ValueTooLarge { .. } => (ErrorCode::Invalid, None),
+        DirectoryError::Refused(_) => (ErrorCode::Overloaded, None),
+        _ => (ErrorCode::Unreachable, Some("the nodes that should know do not answer; try again")),
+    }
+}
+
+fn publish(error: &PublishError) -> Verdict {
+    match error {
+        PublishError::Forbidden(_) => (ErrorCode::Forbidden, None),
+        PublishError::Payload(_) | PublishError::NotInRealm(_) => (ErrorCode::Invalid, None),
+        PublishError::Unresolved { .. } => (ErrorCode::Timeout, Some("part of the directory does not answer; try again")),
+        _ => (ErrorCode::Internal, None),
+    }
+}
+
+fn subscribe(error: &SubscribeError) -> Verdict {
+    match error {
+        SubscribeError::Forbidden(_) => (ErrorCode::Forbidden, None),
+        SubscribeError::NotInRealm(_) => (ErrorCode::Invalid, None),
+        SubscribeError::Directory(error) => directory(error),
+        SubscribeError::Full(_) => (ErrorCode::Overloaded, None),
+        _ => (ErrorCode::Internal, None),
+    }
+}
+
+fn register(error: &RegisterError) -> Verdict {
+    match error {
+        RegisterError::AlreadyRegistered { .. } => {
+            (ErrorCode::Conflict, Some("`macula_ctl registrations` lists what this node offers"))
+        }
+        RegisterError::Forbidden(_) => (ErrorCode::Forbidden, None),
+        RegisterError::DescriptionTooLong(_) => (ErrorCode::Invalid, None),
+        RegisterError::Directory(error) => directory(error),
+        _ => (ErrorCode::Internal, None),
+    }
+}
+
+fn call(error: &CallError) -> Verdict {
+    match error {
+        CallError::UnknownProcedure { .. } => (
+            ErrorCode::NotFound,
+            Some("nobody in this mesh offers it; check the name, and that its provider has joined"),
+        ),
+        CallError::Forbidden { .. } => (ErrorCode::Forbidden, None),
+        CallError::PayloadTooLarge { .. } | CallError::Headers(_) => (ErrorCode::Invalid, None),
+        CallError::Handler(_) | CallError::HandlerPanic { .. } | CallError::ReplyTooLarge { .. } => {
+            (ErrorCode::Handler, None)
+        }
+        CallError::Deadline { .. } | CallError::Cancelled { .. } => {
+            (ErrorCode::Timeout, Some("--timeout gives it longer"))
+        }
+        CallError::Overloaded { .. } => (ErrorCode::Overloaded, Some("try again a little later")),
+        CallError::NoProviderReachable { .. } | CallError::Lost { .. } | CallError::Protocol { .. } => {
+            (ErrorCode::Unreachable, None)
+        }
+        CallError::Directory { cause, .. } => directory(cause),
+        _ => (ErrorCode::Internal, None),
+    }
+}

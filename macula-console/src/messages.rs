@@ -1,0 +1,140 @@
+//! Publish, subscribe and call over the admin API.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use macula::{CallRequest, Message, Name, Node, Publish, Realm, SubscribeOptions, Subscription};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::api::{self, SubscribeEvent};
+use crate::failure::Failure;
+
+/// Lines of a streamed answer that wait for the client. Behind them stands the subscription's own, larger queue,
+/// whose losses are counted and reported.
+const LINES_MAX: usize = 64;
+
+pub(crate) async fn publish(
+    State(node): State<Node>,
+    Json(request): Json<api::Publish>,
+) -> Result<Json<api::Published>, Failure> {
+    let (bytes, content_type) = request.payload.to_bytes().map_err(Failure::invalid)?;
+    let mut message = Publish::new(&request.topic, (bytes, content_type)).map_err(Failure::from)?;
+    if let Some(realm) = realm(request.realm.as_deref())? {
+        message = message.realm(realm);
+    }
+    for (name, value) in request.headers {
+        message = message.header(&name, value);
+    }
+    let published = node.publish_with(message).await?;
+    Ok(Json(api::Published {
+        peers: published.peers,
+        local: published.local,
+        dropped: published.dropped + published.failed,
+    }))
+}
+
+/// Query of `GET /v1/subscribe`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SubscribeQuery {
+    pattern: String,
+    realm: Option<String>,
+}
+
+pub(crate) async fn subscribe(
+    State(node): State<Node>,
+    Query(query): Query<SubscribeQuery>,
+) -> Result<Response, Failure> {
+    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let mut subscription = node.subscribe_in(realm, &query.pattern, SubscribeOptions::default()).await?;
+    let (lines, body) = lines();
+    let first = SubscribeEvent::Subscribed {
+        pattern: query.pattern,
+        holders: subscription.announced().holders,
+    };
+    tokio::spawn(async move {
+        if send(&lines, &first).await.is_some() {
+            forward(&mut subscription, &lines).await;
+        }
+    });
+    Ok(body)
+}
+
+/// Writes what arrives, until the subscription ends or the client goes away.
+async fn forward(subscription: &mut Subscription, lines: &mpsc::Sender<Result<Bytes, Infallible>>) -> Option<()> {
+    let mut lost = 0;
+    loop {
+        let message = tokio::select! {
+            message = subscription.recv() => message?,
+            () = lines.closed() => return None,
+        };
+        let lagged = subscription.lagged();
+        if lagged > lost {
+            send(lines, &SubscribeEvent::Lagged { lost: lagged - lost }).await?;
+            lost = lagged;
+        }
+        send(lines, &SubscribeEvent::Message(shown(&message))).await?;
+    }
+}
+
+pub(crate) async fn call(
+    State(node): State<Node>,
+    Json(request): Json<api::Call>,
+) -> Result<Json<api::CallResult>, Failure> {
+    let (bytes, content_type) = request.payload.to_bytes().map_err(Failure::invalid)?;
+    let procedure: Name = request.procedure.parse().map_err(|error| Failure::from(macula::Error::Name(error)))?;
+    let mut call = CallRequest::new(procedure)
+        .realm(realm(request.realm.as_deref())?.unwrap_or_else(|| node.realm()))
+        .payload(bytes)
+        .content_type(content_type)
+        .idempotent(request.idempotent);
+    if let Some(timeout) = request.timeout_ms {
+        call = call.timeout(Duration::from_millis(timeout));
+    }
+    let started = Instant::now();
+    let reply = node.call_with(call).await?;
+    Ok(Json(api::CallResult {
+        payload: api::Payload::show(&reply.payload, &reply.content_type),
+        took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+    }))
+}
+
+pub(crate) fn realm(name: Option<&str>) -> Result<Option<Realm>, Failure> {
+    name.map(str::parse).transpose().map_err(|error| Failure::from(macula::Error::Realm(error)))
+}
+
+/// A body that is written line by line. The sender closes when the client goes away.
+pub(crate) fn lines() -> (mpsc::Sender<Result<Bytes, Infallible>>, Response) {
+    let (sender, receiver) = mpsc::channel(LINES_MAX);
+    let body = Body::from_stream(ReceiverStream::new(receiver));
+    (sender, ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Writes one line; `None` when the client is gone.
+pub(crate) async fn send(
+    lines: &mpsc::Sender<Result<Bytes, Infallible>>,
+    document: &impl Serialize,
+) -> Option<()> {
+    let mut line = serde_json::to_vec(document).expect("our documents have string keys only");
+    line.push(b'\n');
+    lines.send(Ok(line.into())).await.ok()
+}
+
+fn shown(message: &Message) -> api::Message {
+    let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
+    api::Message {
+        topic: message.topic.to_string(),
+        realm: message.realm.to_string(),
+        publisher: message.publisher.to_string(),
+        sequence: message.sequence,
+        payload: api::Payload::show(&message.payload, &message.content_type),
+        headers: message.headers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect(),
+    }
+}

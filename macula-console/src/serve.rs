@@ -1,0 +1,151 @@
+//! Procedures that are answered by a client of the admin API, such as a shell script.
+//!
+//! The client opens `GET /v1/serve`: the procedure is registered for as long as it reads that stream. Each call is a
+//! line of the stream, each reply a `POST /v1/serve/{id}`.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use bytes::Bytes;
+use data_encoding::BASE64;
+use macula::{Call, HandlerError, Node, RegisterOptions, Reply};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{Payload, ServeEvent, ServeReply};
+use crate::failure::Failure;
+use crate::messages::{lines, realm, send};
+
+/// The procedures that clients serve now, by number.
+#[derive(Clone, Default)]
+pub(crate) struct Servers(Arc<Table>);
+
+#[derive(Default)]
+struct Table {
+    next: AtomicU64,
+    servers: Mutex<HashMap<u64, Arc<Server>>>,
+}
+
+/// One client that serves a procedure. Calls that wait are bounded by the registration's concurrency.
+struct Server {
+    lines: mpsc::Sender<Result<Bytes, Infallible>>,
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Reply, HandlerError>>>>,
+}
+
+/// Query of `GET /v1/serve`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ServeQuery {
+    procedure: String,
+    realm: Option<String>,
+    concurrency: u32,
+}
+
+pub(crate) async fn serve(
+    State(node): State<Node>,
+    State(servers): State<Servers>,
+    Query(query): Query<ServeQuery>,
+) -> Result<Response, Failure> {
+    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let (lines, body) = lines();
+    let server = Arc::new(Server { lines, next: AtomicU64::new(0), waiting: Mutex::default() });
+    let handler = {
+        let server = server.clone();
+        move |call: Call| {
+            let server = server.clone();
+            async move { server.answer(call).await }
+        }
+    };
+    let options = RegisterOptions { concurrency_max: query.concurrency, ..RegisterOptions::default() };
+    let registration = node.register_in(realm, &query.procedure, options, handler).await?;
+    let id = servers.0.next.fetch_add(1, Ordering::Relaxed);
+    servers.0.servers.lock().insert(id, server.clone());
+    tokio::spawn(async move {
+        let registered = ServeEvent::Registered { id, procedure: query.procedure };
+        if send(&server.lines, &registered).await.is_some() {
+            server.lines.closed().await;
+        }
+        servers.0.servers.lock().remove(&id);
+        registration.unregister().await;
+    });
+    Ok(body)
+}
+
+pub(crate) async fn reply(
+    State(servers): State<Servers>,
+    Path(id): Path<u64>,
+    Json(reply): Json<ServeReply>,
+) -> Result<Json<Value>, Failure> {
+    let server = servers.0.servers.lock().get(&id).cloned();
+    let server = server.ok_or_else(|| Failure::not_found(format!("no client serves under number {id}")))?;
+    let waiting = server.waiting.lock().remove(&reply.call);
+    let waiting =
+        waiting.ok_or_else(|| Failure::not_found(format!("nobody waits for call {} any more", reply.call)))?;
+    // A caller that gave up in this very moment is no error of the client.
+    let _ = waiting.send(outcome(reply)?);
+    Ok(Json(Value::Null))
+}
+
+fn outcome(reply: ServeReply) -> Result<Result<Reply, HandlerError>, Failure> {
+    match (reply.result, reply.error) {
+        (Some(result), None) => {
+            let bytes = BASE64.decode(result.as_bytes()).map_err(|_| Failure::invalid("`result` is not base64"))?;
+            // What a program prints ends with a line break that is not part of its result.
+            let bytes = bytes.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(bytes);
+            let (bytes, content_type) = Payload::from_input(bytes).to_bytes().map_err(Failure::invalid)?;
+            Ok(Ok(Reply::new(bytes).content_type(content_type)))
+        }
+        (None, Some(error)) => Ok(Err(HandlerError::new(error))),
+        _ => Err(Failure::invalid("a reply has either `result` or `error`")),
+    }
+}
+
+impl Server {
+    async fn answer(&self, call: Call) -> Result<Reply, HandlerError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (reply, answered) = oneshot::channel();
+        self.waiting.lock().insert(id, reply);
+        let mut waiting = Waiting { server: self, call: id, answered: false };
+        let event = ServeEvent::Call {
+            call: id,
+            caller: call.caller.to_string(),
+            timeout_ms: u64::try_from(call.remaining().as_millis()).unwrap_or(u64::MAX),
+            arguments: BASE64.encode(&call.payload),
+        };
+        let gone = || HandlerError::new("the program that serves this procedure has gone away");
+        send(&self.lines, &event).await.ok_or_else(gone)?;
+        let outcome = tokio::select! {
+            outcome = answered => outcome.map_err(|_| gone())?,
+            () = self.lines.closed() => Err(gone()),
+        };
+        waiting.answered = true;
+        outcome
+    }
+}
+
+/// A call that the client works on. Dropped unanswered (the caller gave up), the client is told to stop.
+struct Waiting<'a> {
+    server: &'a Server,
+    call: u64,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.server.waiting.lock().remove(&self.call);
+        if !self.answered {
+            let event = serde_json::to_vec(&ServeEvent::Cancelled { call: self.call });
+            let mut line = event.expect("our documents have string keys only");
+            line.push(b'\n');
+            // With no room for the line the client stops at the deadline that it was given.
+            let _ = self.server.lines.try_send(Ok(line.into()));
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The command line, as clap sees it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// What stands at the end of `--help`.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done                              5  deadline passed
+  1  anything not listed here          6  forbidden by policy
+  2  the command line is wrong         7  the procedure's handler failed
+  3  no node to talk to                8  someone has no capacity now
+  4  no such procedure, key or thing   9  exists already, or is in use
+
+Data goes to stdout, everything else to stderr. NO_COLOR is honoured.";
+
+/// Runs a Macula node and talks to running ones.
+#[derive(Debug, Parser)]
+#[command(name = "macula_ctl", version, about, after_help = AFTER_HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The node to talk to: its name, its address, or the path of its admin socket
+    #[arg(long, short, global = true, env = "MACULA_NODE", value_name = "NAME|ADDR")]
+    pub(crate) node: Option<String>,
+    /// How data is printed
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document a line
+    Ndjson,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node in the foreground, until Ctrl-C or `stop`
+    Start(Start),
+    /// Run a mesh of several nodes in one process, to play with
+    Dev(Dev),
+    /// Stop a running node
+    Stop,
+    /// Show how a node is
+    Status,
+    /// List the members of the mesh
+    Members,
+    /// List the open connections
+    Peers,
+    /// Show the directory's routing table
+    RoutingTable,
+    /// Look a directory key up, round by round
+    Lookup(Lookup),
+    /// List the node's subscriptions
+    Subscriptions,
+    /// List the node's procedures
+    Registrations,
+    /// List the nodes that run on this machine
+    Nodes,
+    /// Join a mesh through one of its nodes
+    Join(Join),
+    /// Leave the mesh; the node goes on running alone
+    Leave,
+    /// Print what is published on matching topics, until Ctrl-C
+    Subscribe(Subscribe),
+    /// Publish a message
+    Publish(Publish),
+    /// Call a procedure and print its result
+    Call(Call),
+    /// Offer a procedure: a program that reads arguments on stdin and writes the result to stdout
+    Serve(Serve),
+    /// Read or change the configuration of a running node
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Read or change the list of seeds
+    #[command(subcommand)]
+    Seeds(SeedsCommand),
+    /// Change the log level of a running node
+    Log(Log),
+    /// Print the node's metrics in the Prometheus text format
+    Metrics,
+    /// Save or show which node commands talk to
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the man pages into a directory
+    Man {
+        /// The directory; made if it is not there
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// Name of the node on this machine: chooses its data directory and admin socket
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// A node to join, as host:port; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) join: Vec<String>,
+    /// UDP address to listen on; without it, the first free port from 4000 on
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address that other nodes are told; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// Realm to be in; may be given several times
+    #[arg(long, value_name = "REALM")]
+    pub(crate) realm: Vec<String>,
+    /// Where identity and state are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, trace, or a tracing filter
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// How it is logged
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    pub(crate) log_format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// How many nodes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) nodes: u8,
+    /// What is logged
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log_level: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lookup {
+    /// The key: 52 base32 characters, as `lookup --topic` and `--procedure` print it
+    #[arg(required_unless_present_any = ["topic", "procedure"])]
+    pub(crate) key: Option<String>,
+    /// Look up where this topic is announced
+    #[arg(long, conflicts_with = "key")]
+    pub(crate) topic: Option<String>,
+    /// Look up where this procedure is announced
+    #[arg(long, conflicts_with_all = ["key", "topic"])]
+    pub(crate) procedure: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// A node of the mesh, as host:port
+    #[arg(value_name = "ADDR")]
+    pub(crate) addr: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Subscribe {
+    /// Topic, or pattern: `*` is one segment, `#` zero or more
+    pub(crate) pattern: String,
+    /// Realm; the node's first one if not given
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
+    /// Stop after so many messages
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// Topic
+    pub(crate) topic: String,
+    /// Message: JSON, or any text; `-` reads it from stdin
+    pub(crate) message: String,
+    /// Realm; the node's first one if not given
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
+    /// Header, as key=value; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) header: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// Procedure
+    pub(crate) procedure: String,
+    /// Arguments: JSON, or any text; `-` reads them from stdin
+    #[arg(default_value = "null")]
+    pub(crate) arguments: String,
+    /// Realm; the node's first one if not given
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
+    /// How long to wait, as in 500ms, 5s, 1m
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Option<Duration>,
+    /// The call may be tried again elsewhere even if it may have run
+    #[arg(long)]
+    pub(crate) idempotent: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Procedure
+    pub(crate) procedure: String,
+    /// Program to run for each call
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) exec: PathBuf,
+    /// Arguments of the program
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+    /// Realm; the node's first one if not given
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
+    /// Most programs that run at once; more calls are refused as overload
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) concurrency: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// List every key, its value and where it was set
+    List,
+    /// Print one value
+    Get {
+        /// Key, as in membership.protocol_period
+        key: String,
+    },
+    /// Change one value while the node runs
+    Set {
+        /// Key, as in membership.protocol_period
+        key: String,
+        /// New value, as in the configuration file
+        value: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SeedsCommand {
+    /// List the seeds
+    List,
+    /// Add a seed
+    Add {
+        /// host:port
+        addr: String,
+    },
+    /// Remove a seed
+    Remove {
+        /// host:port
+        addr: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// error, warn, info, debug, trace, or a tracing filter such as `info,macula_dht=debug`
+    pub(crate) level: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// Show the saved node
+    Show,
+    /// Save the node that commands talk to
+    Set {
+        /// Name, address or socket path
+        node: String,
+    },
+    /// Forget it
+    Clear,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a header is written as key=value")?;
+    Ok((key.into(), value.into()))
+}
+
+/// Reads `500ms`, `5s`, `2m`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("`{text}` is no duration: write 500ms, 5s or 1m"))?;
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        other => return Err(format!("`{other}` is no unit: write ms, s or m")),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("fast").is_err());
+        assert!(duration("5h").is_err());
+        assert!(duration("99999999999999999999s").is_err());
+    }
+}

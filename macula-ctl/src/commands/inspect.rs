@@ -1,0 +1,235 @@
+//! Commands that show how a node is.
+
+use macula_console::api::{
+    Bucket, ConfigEntry, Lookup, LookupRound, Member, Peer, Registration, Status, Subscription, Task,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{self, Format};
+use crate::client::Client;
+use crate::context;
+use crate::error::CliError;
+use crate::output::{self, Row, micros, span};
+
+/// How many characters of an id stand in a table.
+const ID_CHARS: usize = 10;
+
+pub(crate) async fn status(client: &Client, format: Format) -> Result<(), CliError> {
+    let status: Status = client.get("/v1/status").await?;
+    output::one(format, &status, || status_text(&status))
+}
+
+pub(crate) async fn list<R>(client: &Client, format: Format, path: &str) -> Result<(), CliError>
+where
+    R: Row + for<'a> Deserialize<'a>,
+{
+    let rows: Vec<R> = client.get(path).await?;
+    if rows.is_empty() && format == Format::Table {
+        output::say("none");
+        return Ok(());
+    }
+    output::rows(format, &rows)
+}
+
+pub(crate) async fn metrics(client: &Client) -> Result<(), CliError> {
+    let text = client.text("/metrics").await?;
+    output::print(text.trim_end())
+}
+
+pub(crate) async fn lookup(client: &Client, format: Format, args: &cli::Lookup) -> Result<(), CliError> {
+    let query = match (&args.key, &args.topic, &args.procedure) {
+        (Some(key), _, _) => format!("key={key}"),
+        (_, Some(topic), _) => format!("topic={topic}"),
+        (_, _, Some(procedure)) => format!("procedure={procedure}"),
+        (None, None, None) => unreachable!("clap requires one of them"),
+    };
+    let progress = super::progress("asking the directory");
+    let lookup: Lookup = client.get(&format!("/v1/lookup?{query}")).await?;
+    progress.finish_and_clear();
+    match format {
+        Format::Table => {
+            output::rows(format, &lookup.rounds)?;
+            output::print(&lookup_summary(&lookup))
+        }
+        Format::Json | Format::Ndjson => output::one(format, &lookup, String::new),
+    }
+}
+
+/// A node that runs on this machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunningNode {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) listen: Vec<String>,
+    pub(super) pid: u32,
+    pub(super) socket: String,
+}
+
+pub(crate) async fn nodes(format: Format) -> Result<(), CliError> {
+    let mut rows = Vec::new();
+    for (client, status) in context::running().await? {
+        rows.push(RunningNode {
+            name: status.name,
+            id: status.id,
+            listen: status.listen,
+            pid: status.pid,
+            socket: client.socket().display().to_string(),
+        });
+    }
+    if rows.is_empty() && format == Format::Table {
+        output::say("no node is running; `macula_ctl start` starts one");
+        return Ok(());
+    }
+    output::rows(format, &rows)
+}
+
+fn status_text(status: &Status) -> String {
+    let tasks = |task: &Task| match (&task.last_failure, task.restarts) {
+        (Some(failure), restarts) => format!("{}: {}, {restarts} restarts ({failure})", task.name, task.state),
+        (None, _) => format!("{}: {}", task.name, task.state),
+    };
+    output::facts(&[
+        ("node", status.name.clone()),
+        ("id", status.id.clone()),
+        ("health", status.health.clone()),
+        ("version", status.version.clone()),
+        ("up", span(status.uptime_s)),
+        ("pid", status.pid.to_string()),
+        ("listens on", status.listen.join(", ")),
+        ("advertises", status.advertise.join(", ")),
+        ("realms", status.realms.join(", ")),
+        ("members", status.members.to_string()),
+        ("connections", status.connections.to_string()),
+        ("routing contacts", status.routing_contacts.to_string()),
+        ("subscriptions", status.subscriptions.to_string()),
+        ("registrations", status.registrations.to_string()),
+        ("tasks", status.tasks.iter().map(tasks).collect::<Vec<_>>().join("\n                  ")),
+    ])
+}
+
+fn lookup_summary(lookup: &Lookup) -> String {
+    let holders: Vec<_> = lookup.records.iter().map(|record| short(&record.announcer)).collect();
+    format!(
+        "key {}: {} records in {}{}{}",
+        lookup.key,
+        lookup.records.len(),
+        micros(lookup.took_us),
+        if holders.is_empty() { "" } else { ", announced by " },
+        holders.join(", "),
+    )
+}
+
+pub(crate) fn short(id: &str) -> String {
+    id.chars().take(ID_CHARS).collect()
+}
+
+impl Row for Member {
+    const COLUMNS: &'static [&'static str] = &["id", "address", "state", "incarnation", "since", "tags"];
+
+    fn cells(&self) -> Vec<String> {
+        let tags: Vec<_> = self.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![
+            format!("{}{}", short(&self.id), if self.is_self { " (this node)" } else { "" }),
+            self.addrs.first().cloned().unwrap_or_default(),
+            self.state.clone(),
+            self.incarnation.to_string(),
+            span(self.since_s),
+            tags.join(","),
+        ]
+    }
+}
+
+impl Row for Peer {
+    const COLUMNS: &'static [&'static str] = &["id", "remote", "dir", "rtt", "sent", "received", "agent"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            short(&self.id),
+            self.remote.clone(),
+            self.direction.clone(),
+            micros(self.rtt_us),
+            self.frames_sent.to_string(),
+            self.frames_received.to_string(),
+            self.agent.clone(),
+        ]
+    }
+}
+
+impl Row for Bucket {
+    const COLUMNS: &'static [&'static str] = &["shared bits", "contacts", "waiting", "nodes"];
+
+    fn cells(&self) -> Vec<String> {
+        let contact = |contact: &macula_console::api::BucketContact| {
+            let rtt = contact.rtt_us.map_or_else(|| "-".into(), micros);
+            let addr = contact.addrs.first().map_or("-", String::as_str);
+            format!("{} {addr} seen {} ago, rtt {rtt}", short(&contact.id), span(contact.seen_s))
+        };
+        vec![
+            self.shared_bits.to_string(),
+            self.contacts.len().to_string(),
+            self.waiting.to_string(),
+            self.contacts.iter().map(contact).collect::<Vec<_>>().join("\n"),
+        ]
+    }
+}
+
+impl Row for Subscription {
+    const COLUMNS: &'static [&'static str] = &["id", "realm", "pattern", "queued", "delivered", "dropped"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.realm.clone(),
+            self.pattern.clone(),
+            self.queued.to_string(),
+            self.delivered.to_string(),
+            self.dropped.to_string(),
+        ]
+    }
+}
+
+impl Row for Registration {
+    const COLUMNS: &'static [&'static str] = &["procedure", "realm", "in flight", "limit", "calls", "errors"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.procedure.clone(),
+            self.realm.clone(),
+            self.in_flight.to_string(),
+            self.concurrency_max.to_string(),
+            self.calls.to_string(),
+            self.errors.to_string(),
+        ]
+    }
+}
+
+impl Row for ConfigEntry {
+    const COLUMNS: &'static [&'static str] = &["key", "value", "set by", "at run time"];
+
+    fn cells(&self) -> Vec<String> {
+        let runtime = if self.runtime { "yes" } else { "restart" };
+        vec![self.key.clone(), self.value.clone(), self.source.clone(), runtime.into()]
+    }
+}
+
+impl Row for LookupRound {
+    const COLUMNS: &'static [&'static str] = &["round", "asked", "answer", "took"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.round.to_string(), short(&self.asked), self.answer.clone(), self.took_us.map_or_else(|| "-".into(), micros)]
+    }
+}
+
+impl Row for RunningNode {
+    const COLUMNS: &'static [&'static str] = &["name", "id", "listens on", "pid", "socket"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            short(&self.id),
+            self.listen.join(", "),
+            self.pid.to_string(),
+            self.socket.clone(),
+        ]
+    }
+}

@@ -1,0 +1,100 @@
+//! Commands that change a running node.
+
+use hyper::Method;
+use macula_console::api::{Address, ConfigEntry, Joined, SetValue};
+use serde_json::Value;
+
+use crate::cli::{ConfigCommand, ContextCommand, Format, SeedsCommand};
+use crate::client::Client;
+use crate::context;
+use crate::error::CliError;
+use crate::output::{self, Row};
+
+pub(crate) async fn join(client: &Client, format: Format, addr: &str) -> Result<(), CliError> {
+    let progress = super::progress(&format!("joining through {addr}"));
+    let joined: Joined = client.send(Method::POST, "/v1/join", &Address { addr: addr.into() }).await?;
+    progress.finish_and_clear();
+    output::one(format, &joined, || {
+        let seed = super::inspect::short(&joined.seed);
+        format!("joined through {seed} in {} ms: {} members", joined.took_ms, joined.members)
+    })
+}
+
+pub(crate) async fn leave(client: &Client) -> Result<(), CliError> {
+    let progress = super::progress("leaving the mesh");
+    let _: Value = client.send(Method::POST, "/v1/leave", &Value::Null).await?;
+    progress.finish_and_clear();
+    output::say("left the mesh; the node goes on running alone");
+    Ok(())
+}
+
+pub(crate) async fn stop(client: &Client) -> Result<(), CliError> {
+    let progress = super::progress("stopping");
+    let mut shutdown = client.lines(Method::POST, "/v1/stop").await?;
+    // The node says `stopping` at once and ends the stream when it is done.
+    while shutdown.next::<Value>().await.unwrap_or(None).is_some() {}
+    progress.finish_and_clear();
+    output::say("stopped");
+    Ok(())
+}
+
+pub(crate) async fn config(client: &Client, format: Format, command: &ConfigCommand) -> Result<(), CliError> {
+    match command {
+        ConfigCommand::List => super::inspect::list::<ConfigEntry>(client, format, "/v1/config").await,
+        ConfigCommand::Get { key } => {
+            let entry: ConfigEntry = client.get(&format!("/v1/config/{key}")).await?;
+            output::one(format, &entry, || entry.value.clone())
+        }
+        ConfigCommand::Set { key, value } => {
+            let body = SetValue { value: value.clone() };
+            let entry: ConfigEntry = client.send(Method::PUT, &format!("/v1/config/{key}"), &body).await?;
+            output::say(&format!("{} = {}", entry.key, entry.value));
+            Ok(())
+        }
+    }
+}
+
+/// A seed as a row.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Seed {
+    addr: String,
+    source: String,
+}
+
+impl Row for Seed {
+    const COLUMNS: &'static [&'static str] = &["seed", "set by"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.addr.clone(), self.source.clone()]
+    }
+}
+
+pub(crate) async fn seeds(client: &Client, format: Format, command: &SeedsCommand) -> Result<(), CliError> {
+    let (method, addr) = match command {
+        SeedsCommand::List => return super::inspect::list::<Seed>(client, format, "/v1/seeds").await,
+        SeedsCommand::Add { addr } => (Method::POST, addr),
+        SeedsCommand::Remove { addr } => (Method::DELETE, addr),
+    };
+    let _: Value = client.send(method, "/v1/seeds", &Address { addr: addr.clone() }).await?;
+    Ok(())
+}
+
+pub(crate) async fn log(client: &Client, level: &str) -> Result<(), CliError> {
+    let _: Value = client.send(Method::PUT, "/v1/log", &SetValue { value: level.into() }).await?;
+    output::say(&format!("log level: {level}"));
+    Ok(())
+}
+
+pub(crate) fn context(command: &ContextCommand) -> Result<(), CliError> {
+    match command {
+        ContextCommand::Show => match context::saved()? {
+            Some(node) => output::print(&node),
+            None => {
+                output::say("no node is saved; commands talk to `default`");
+                Ok(())
+            }
+        },
+        ContextCommand::Set { node } => context::save(node),
+        ContextCommand::Clear => context::clear(),
+    }
+}

@@ -1,0 +1,131 @@
+//! Publish, subscribe and call.
+
+use std::io::Read;
+
+use hyper::Method;
+use macula_console::api::{Call, CallResult, Encoding, Payload, Publish, Published, SubscribeEvent};
+
+use crate::cli::{self, Format};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output;
+
+/// Largest message that is read from stdin; the mesh takes no larger one.
+const INPUT_BYTES_MAX: u64 = macula::PAYLOAD_BYTES_MAX as u64;
+
+pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish) -> Result<(), CliError> {
+    let body = Publish {
+        topic: args.topic.clone(),
+        realm: args.realm.clone(),
+        payload: input(&args.message)?,
+        headers: args.header.iter().cloned().collect(),
+    };
+    let published: Published = client.send(Method::POST, "/v1/publish", &body).await?;
+    if format != Format::Table {
+        return output::one(format, &published, String::new);
+    }
+    let Published { peers, local, dropped } = published;
+    output::say(&format!("reached {peers} remote nodes and {local} local subscriptions"));
+    if dropped > 0 {
+        output::say(&format!("{dropped} nodes could not be reached in time and did not get it"));
+    }
+    Ok(())
+}
+
+pub(crate) async fn subscribe(client: &Client, format: Format, args: &cli::Subscribe) -> Result<(), CliError> {
+    let realm = args.realm.as_deref().map(|realm| format!("&realm={}", query(realm))).unwrap_or_default();
+    let path = format!("/v1/subscribe?pattern={}{realm}", query(&args.pattern));
+    let mut events = client.lines(Method::GET, &path).await?;
+    let mut left = args.count;
+    while left != Some(0) {
+        let event = tokio::select! {
+            event = events.next::<SubscribeEvent>() => event?,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        match event {
+            None => return Err(CliError::Broken("the node ended the subscription".into())),
+            Some(SubscribeEvent::Subscribed { pattern, .. }) => {
+                output::say(&format!("subscribed to {pattern}; Ctrl-C ends it"));
+            }
+            Some(SubscribeEvent::Lagged { lost }) => output::say(&format!("{lost} messages lost: too slow")),
+            Some(SubscribeEvent::Message(message)) => {
+                match format {
+                    Format::Table => {
+                        output::print(&format!("{}  {}", message.topic, shown(&message.payload)))?;
+                    }
+                    Format::Json | Format::Ndjson => output::line(&message)?,
+                }
+                left = left.map(|left| left - 1);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn call(client: &Client, format: Format, args: &cli::Call) -> Result<(), CliError> {
+    let body = Call {
+        procedure: args.procedure.clone(),
+        realm: args.realm.clone(),
+        payload: input(&args.arguments)?,
+        timeout_ms: args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        idempotent: args.idempotent,
+    };
+    let progress = super::progress(&format!("calling {}", args.procedure));
+    let result: CallResult = client.send(Method::POST, "/v1/call", &body).await?;
+    progress.finish_and_clear();
+    output::one(format, &result, || shown(&result.payload))
+}
+
+/// What a user typed, or what stands on stdin.
+fn input(text: &str) -> Result<Payload, CliError> {
+    if text != "-" {
+        return Ok(Payload::from_input(text.as_bytes().to_vec()));
+    }
+    let mut bytes = Vec::new();
+    let stdin = std::io::stdin().lock();
+    stdin.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(CliError::io("stdin"))?;
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        return Err(CliError::Usage {
+            message: format!("stdin holds more than {INPUT_BYTES_MAX} bytes"),
+            hint: "the largest message has 1 MiB; send larger data in parts".into(),
+        });
+    }
+    Ok(Payload::from_input(bytes))
+}
+
+/// A payload on one line.
+fn shown(payload: &Payload) -> String {
+    match (payload.encoding, payload.payload.as_str()) {
+        (Encoding::Json, _) | (_, None) => payload.payload.to_string(),
+        (Encoding::Text, Some(text)) => text.to_owned(),
+        (Encoding::Base64, Some(text)) => format!("base64:{text}"),
+    }
+}
+
+/// Percent-encodes what has a meaning of its own in a query (RFC 3986 §3.4).
+pub(crate) fn query(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_escaped() {
+        assert_eq!(query("be.home.*"), "be.home.%2A");
+        assert_eq!(query("a#&é"), "a%23%26%C3%A9");
+    }
+
+    #[test]
+    fn input_is_json_where_it_can_be() {
+        assert_eq!(shown(&input("{\"foo\":\"bar\"}").unwrap()), "{\"foo\":\"bar\"}");
+        assert_eq!(shown(&input("hello").unwrap()), "hello");
+        assert_eq!(input("hello").unwrap().encoding, Encoding::Text);
+    }
+}

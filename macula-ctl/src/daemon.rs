@@ -1,0 +1,71 @@
+//! Nodes with their admin sockets, until told to stop.
+
+use std::future::Future;
+
+use macula::Node;
+use macula_console::{Admin, AdminError, Control};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::CliError;
+use crate::logging::LogHandle;
+use crate::output;
+
+/// Runs until Ctrl-C, SIGTERM or `stop`, then shuts every node down in order. A second signal ends the
+/// process at once.
+pub(crate) async fn run(nodes: Vec<Node>, log: LogHandle, ready: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+    let stop = CancellationToken::new();
+    let mut admins = Vec::new();
+    for node in &nodes {
+        let log = log.clone();
+        let control = Control::new(stop.clone(), move |level| log.set(level));
+        let socket = node.admin_socket().to_owned();
+        admins.push(Admin::bind(&socket, node.clone(), control).map_err(|error| failed(&error))?);
+    }
+    let sockets: Vec<_> = admins.into_iter().map(|admin| tokio::spawn(admin.serve())).collect();
+    ready()?;
+    tokio::select! {
+        outcome = told_to_stop() => outcome?,
+        () = stop.cancelled() => {}
+    }
+    let shutdown = async {
+        for node in &nodes {
+            node.shutdown().await;
+        }
+    };
+    tokio::select! {
+        () = shutdown => {}
+        outcome = told_to_stop() => {
+            outcome?;
+            output::say("stopped at once, without leaving in order");
+        }
+    }
+    for socket in sockets {
+        // A socket task that panicked has nothing left to close.
+        let _ = socket.await;
+    }
+    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+fn told_to_stop() -> impl Future<Output = Result<(), CliError>> {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            return Err(CliError::Broken("signals cannot be handled on this system".into()));
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: &AdminError) -> CliError {
+    CliError::Start {
+        message: format!("the admin socket could not be opened: {error}"),
+        hint: Some("another node may run under this name: `macula_ctl nodes`".into()),
+        in_use: true,
+    }
+}
