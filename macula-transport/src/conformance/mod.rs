@@ -27,7 +27,7 @@
 //! ```
 //!
 //! A transport over real sockets uses plain `#[tokio::test]`. The checks wait for events, each at most
-//! [`PATIENCE`], and never sleep; where one must see that something does *not* go on (back-pressure), it waits for
+//! [`PATIENCE`], and never sleep and hope; where one must see that something does *not* go on (back-pressure), it waits for
 //! [`QUIET`] without progress.
 //!
 //! [`transport_conformance!`](crate::transport_conformance) is the core that every transport passes. A harness that can
