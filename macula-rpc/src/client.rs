@@ -264,8 +264,12 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         let first = message::call_frame(ask.request, ask.limits.remaining(), ask.shape)
             .expect("a checked request keeps the limits of a frame");
         ask.limits.delivery.begins();
-        // A stream that fails to open has not delivered its first frame.
-        let opened = self.transport.stream(provider, first).await;
+        // A stream that fails to open has not delivered its first frame. If the connection went just now, as an idle one
+        // may at any time, a new one is worth a try.
+        let opened = match self.transport.stream(provider, first.clone()).await {
+            Err(TransportError::NotConnected(_)) => self.transport.stream(provider, first).await,
+            opened => opened,
+        };
         let (tx, rx) = opened.map_err(|error| Ended::NotRun(Cause::Unreachable(error)))?;
         let (tx, parts) =
             if ask.shape.parts { (None, Some(PartSender::remote(tx))) } else { (Some(tx), None) };
