@@ -29,7 +29,8 @@ pub struct SwimConfig {
     pub gossip_interval: Duration,
     /// Linked members that each round of gossip goes to. 1–16, default 3.
     pub gossip_fanout: usize,
-    /// A piece of news is sent this many times the binary logarithm of the number of members. 1–16, default 2.
+    /// A piece of news is sent this many times the binary logarithm of the number of members, and at least twice a
+    /// ring. 1–16, default 1: it goes to few neighbours, so more is mostly repetition.
     pub retransmit_multiplier: u32,
     /// Pieces of news kept for gossip; when full, the most often sent goes first and anti-entropy has to
     /// bring it. 16 – 1,000,000, default 8,192.
@@ -70,7 +71,7 @@ impl Default for SwimConfig {
             random_probe_every: 16,
             gossip_interval: Duration::from_millis(200),
             gossip_fanout: 3,
-            retransmit_multiplier: 2,
+            retransmit_multiplier: 1,
             news_max: 8_192,
             sync_interval: Duration::from_secs(30),
             syncs_max: 16,

@@ -70,8 +70,8 @@ pub struct Machine {
     pub(crate) dials: BTreeSet<NodeId>,
     pub(crate) probes: BTreeMap<u64, Probe>,
     pub(crate) relays: BTreeMap<u64, Relay>,
-    /// Members to probe out of turn, and whether to tell them that they are believed dead.
-    pub(crate) checks: VecDeque<(NodeId, bool)>,
+    /// Members to probe out of turn, and under which incarnation others believe them dead, if they do.
+    pub(crate) checks: VecDeque<(NodeId, Option<Incarnation>)>,
     /// Smoothed round-trip times of the overlay's neighbours.
     pub(crate) rtts: BTreeMap<NodeId, Duration>,
     /// The dead and the departed, in the order in which they are forgotten.
@@ -235,6 +235,7 @@ impl Machine {
         if now >= self.timers.probe {
             self.timers.probe = now + self.health.stretch(self.config.protocol_period);
             self.forget(now);
+            self.hasten_sync(now);
             self.probe_next(now, out);
         }
         if now >= self.timers.gossip && !self.news.is_empty() {
@@ -284,7 +285,7 @@ impl Machine {
     /// The connection to `id` is gone. A neighbour is probed at once.
     pub fn on_link_down(&mut self, now: Timestamp, id: NodeId) {
         self.links.remove(&id);
-        if self.leaving.is_none() && self.overlay.contains(&id) && self.check(id, false) {
+        if self.leaving.is_none() && self.overlay.contains(&id) && self.check(id, None) {
             self.timers.probe = self.timers.probe.min(now + self.config.gossip_interval);
         }
     }
@@ -442,10 +443,10 @@ impl Machine {
         near
     }
 
-    /// How often one piece of news is sent: λ · log2(n).
+    /// How often one piece of news is sent: λ · log2(n), but at least about once to each neighbour.
     fn sends_max(&self) -> u32 {
         let log = usize::BITS - self.roster.present().leading_zeros();
-        self.config.retransmit_multiplier * log.max(1)
+        (self.config.retransmit_multiplier * log).max(2 * self.config.rings as u32)
     }
 
     /// Signs a newer word of this node's own, above everything that anybody has, and spreads it.

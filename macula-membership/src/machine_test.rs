@@ -133,7 +133,7 @@ fn silence_leads_to_helpers_then_suspicion_then_death() {
     machine.links.remove(&id(3));
     // Only node 3 is probed here; its dial fails.
     let mut out = Effects::new();
-    machine.start_probe(now, id(3), false, &mut out);
+    machine.start_probe(now, id(3), None, &mut out);
     assert_eq!(out, [Effect::Connect(Arc::new(contact(3)))]);
     out.clear();
     machine.on_dial_failed(now, id(3), false, &mut out);
@@ -163,7 +163,7 @@ fn an_ack_of_a_helper_counts_and_a_strangers_does_not() {
     let (mut machine, now) = with_peer(&[2, 3]);
     machine.links.remove(&id(3));
     let mut out = Effects::new();
-    machine.start_probe(now, id(3), false, &mut out);
+    machine.start_probe(now, id(3), None, &mut out);
     machine.on_dial_failed(now, id(3), false, &mut out);
     let (_, _, sequence) = sends(&out)[0];
     machine.on_ack(now, id(9), sequence, &mut out);
@@ -178,7 +178,7 @@ fn no_room_for_a_connection_here_is_not_held_against_the_member() {
     let (mut machine, now) = with_peer(&[2, 3]);
     machine.links.remove(&id(3));
     let mut out = Effects::new();
-    machine.start_probe(now, id(3), false, &mut out);
+    machine.start_probe(now, id(3), None, &mut out);
     out.clear();
     machine.on_dial_failed(now, id(3), true, &mut out);
     assert!(out.is_empty() && machine.probes.is_empty());

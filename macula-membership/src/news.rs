@@ -42,6 +42,10 @@ impl News {
         self.items.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Adds news; older news about the same subject that it makes pointless go. Returns whether something else had
     /// to be dropped for lack of room.
     pub(crate) fn push(&mut self, update: Update, source: Option<NodeId>) -> bool {

@@ -14,12 +14,12 @@ use std::time::Duration;
 use macula_proto::{NodeId, Timestamp};
 use rand::RngExt as _;
 
-use crate::MemberState;
 use crate::effect::{Effect, Effects};
 use crate::machine::{Machine, draw};
 use crate::message::{PacketKind, Update};
 use crate::metrics::Refused;
 use crate::roster::Entry;
+use crate::{Incarnation, MemberState, Rumour};
 
 /// Probes under way at once.
 const PROBES_MAX: usize = 16;
@@ -39,8 +39,8 @@ pub(crate) struct Probe {
     sent: Timestamp,
     helpers: Vec<NodeId>,
     nacks: u32,
-    /// Tell the target that it is believed dead elsewhere.
-    notice: bool,
+    /// Tell the target that it is believed dead elsewhere, as of this incarnation.
+    notice: Option<Incarnation>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,10 +76,14 @@ impl Machine {
         let anybody = every > 0 && self.turn.is_multiple_of(every);
         let target = if anybody { self.random_member() } else { self.overlay.successor(self.turn as usize) };
         if let Some(target) = target {
-            self.start_probe(now, target, false, out);
+            self.start_probe(now, target, None, out);
         }
         while let Some((id, notice)) = self.checks.pop_front() {
-            if self.roster.get(&id).is_some_and(|entry| entry.state().is_present()) {
+            // A notice is pointless once the member has a newer incarnation: somebody else has told it.
+            let due = |entry: &Entry| {
+                entry.state().is_present() && notice.is_none_or(|told| told >= entry.incarnation())
+            };
+            if self.roster.get(&id).is_some_and(due) {
                 self.start_probe(now, id, notice, out);
                 break;
             }
@@ -87,7 +91,7 @@ impl Machine {
     }
 
     /// Puts a member down for a probe out of turn. Returns whether it was not down for one yet.
-    pub(crate) fn check(&mut self, id: NodeId, notice: bool) -> bool {
+    pub(crate) fn check(&mut self, id: NodeId, notice: Option<Incarnation>) -> bool {
         let waits = self.checks.iter().any(|(other, _)| *other == id);
         let room = !waits && self.checks.len() < CHECKS_MAX && id != self.me;
         if room {
@@ -155,7 +159,7 @@ impl Machine {
         let relay = Relay { origin, origin_sequence, target, pinged: linked, nack: Some(nack), expires };
         self.relays.insert(sequence, relay);
         if linked {
-            self.ping(target, sequence, false, out);
+            self.ping(target, sequence, None, out);
         } else if let Some(contact) = contact
             && self.dials.insert(target)
         {
@@ -176,7 +180,7 @@ impl Machine {
         for (sequence, relay) in &mut self.relays {
             if relay.target == id && !relay.pinged {
                 relay.pinged = true;
-                pings.push((*sequence, false));
+                pings.push((*sequence, None));
             }
         }
         for (sequence, notice) in pings {
@@ -231,7 +235,13 @@ impl Machine {
         }
     }
 
-    pub(crate) fn start_probe(&mut self, now: Timestamp, target: NodeId, notice: bool, out: &mut Effects) {
+    pub(crate) fn start_probe(
+        &mut self,
+        now: Timestamp,
+        target: NodeId,
+        notice: Option<Incarnation>,
+        out: &mut Effects,
+    ) {
         let probed = self.probes.values().any(|probe| probe.target == target);
         if probed || self.probes.len() >= PROBES_MAX {
             return;
@@ -275,13 +285,10 @@ impl Machine {
         true
     }
 
-    fn ping(&mut self, target: NodeId, sequence: u64, notice: bool, out: &mut Effects) {
+    fn ping(&mut self, target: NodeId, sequence: u64, notice: Option<Incarnation>, out: &mut Effects) {
         let mut told = self.belief_to_refute(&target);
-        if notice
-            && told.is_empty()
-            && let Some(entry) = self.roster.get(&target)
-        {
-            told.push(Update::Dead(self.rumour(entry)));
+        if let Some(incarnation) = notice.filter(|_| told.is_empty()) {
+            told.push(Update::Dead(Rumour { id: target, incarnation, by: self.mark }));
         }
         self.send(target, PacketKind::Ping, sequence, None, told, out);
     }

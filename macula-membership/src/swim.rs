@@ -295,10 +295,11 @@ impl<T: Transport> Shared<T> {
     fn perform(&self, effect: Effect) {
         match effect {
             Effect::Send { to, packet } => {
-                // A datagram may be lost; one that cannot even be sent is no different.
+                // A datagram may be lost; one that cannot even be sent is no different, but a link that the
+                // machine believes in and the transport does not have is a link lost.
                 let sent = packet.to_frame().map(|frame| self.transport.datagram(to, frame));
-                if !matches!(sent, Ok(Ok(()))) {
-                    tracing::trace!(to = %to.short(), kind = ?packet.kind, "datagram not sent");
+                if matches!(sent, Ok(Err(TransportError::NotConnected(_)))) {
+                    self.inbox.push_link(Input::LinkDown(to));
                 }
             }
             Effect::Connect(contact) => self.inbox.push_errand(Errand::Dial(contact)),

@@ -26,6 +26,9 @@ const WANTS_A_PAGE: usize = 512;
 /// that heals, and spreads by further exchanges instead of drowning the gossip.
 const NEWS_A_PAGE_MAX: usize = 32;
 
+/// More news than this takes gossip longer than an exchange of lists (some 60 pieces go out in a second).
+const BACKLOG_MAX: usize = 1_024;
+
 /// The cell size up to which the configured interval holds.
 const UNSCALED_MEMBERS: usize = 32;
 
@@ -88,6 +91,14 @@ impl Machine {
         if !neighbours.is_empty() {
             let partner = neighbours[self.rng.random_range(0..neighbours.len())];
             self.sync_with(partner, out);
+        }
+    }
+
+    /// When gossip cannot keep up, as when thousands join at once, the next exchange comes sooner.
+    pub(crate) fn hasten_sync(&mut self, now: Timestamp) {
+        if self.news.len() > BACKLOG_MAX {
+            let soon = self.config.sync_interval.mul_f64(self.rng.random_range(0.2..0.5));
+            self.timers.sync = self.timers.sync.min(now + soon);
         }
     }
 
@@ -231,7 +242,7 @@ impl Machine {
             .get(&id)
             .is_some_and(|entry| entry.state().is_present() && entry.incarnation() <= incarnation)
         {
-            self.check(id, true);
+            self.check(id, Some(incarnation));
         }
     }
 }

@@ -25,9 +25,9 @@ fn everybody_finds_everybody_over_few_links() {
 #[test]
 fn loss_alone_kills_nobody() {
     let mut net = Network::new(2, 0.05);
-    net.grow(100);
+    net.grow(60);
     net.run(secs(300));
-    net.assert_full(100);
+    net.assert_full(60);
     assert_eq!(net.confirmed(), []);
     assert!(net.metrics.probes_failed.get() > 0, "there was loss");
 }
@@ -96,11 +96,13 @@ fn both_halves_of_a_partition_find_each_other_again() {
     net.grow(60);
     net.run(secs(30));
     net.partition(30);
-    net.run(secs(180));
+    net.run(secs(90));
     net.assert_full(30);
+    let suspected = net.metrics.suspected.get();
     net.partition(0);
-    net.run(secs(180));
+    net.run(secs(60));
     net.assert_full(60);
+    assert_eq!(net.metrics.suspected.get(), suspected, "coming together makes nobody suspect");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+/// After so long without an answer, the transport gives a link up.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
 const START_UNIX: u64 = 1_800_000_000_000;
 
 pub(crate) struct Network {
@@ -49,6 +51,7 @@ enum Happening {
     Dialled { from: usize, to: usize, life: u32 },
     DialFailed { from: usize, to: usize, life: u32 },
     Synced { from: usize, to: usize, life: u32 },
+    LinkLost { at: usize, to: usize, life: u32 },
 }
 
 impl Network {
@@ -116,10 +119,10 @@ impl Network {
         self.join(n, usize::from(n == 0));
     }
 
-    /// Stops a node without a word. Nobody is told that its links are gone.
+    /// Stops a node without a word. The others' transports notice some time later.
     pub(crate) fn crash(&mut self, n: usize) {
         self.nodes[n].machine = None;
-        self.links.retain(|(a, b)| *a != n && *b != n);
+        self.cut(|a, b| a == n || b == n);
     }
 
     pub(crate) fn join(&mut self, n: usize, seed: usize) {
@@ -137,7 +140,7 @@ impl Network {
             self.side[n] = u8::from(first > 0 && n >= first);
         }
         let side = self.side.clone();
-        self.links.retain(|(a, b)| side[*a] == side[*b]);
+        self.cut(|a, b| side[a] != side[b]);
     }
 
     pub(crate) fn act<R>(
@@ -226,6 +229,10 @@ impl Network {
                 self.act(from, |machine, now, out| machine.on_dial_failed(now, to, false, out));
             }
             Happening::Synced { from, to, life } if self.nodes[from].life == life => self.sync(from, to),
+            Happening::LinkLost { at, to, life } if self.nodes[at].life == life && !self.linked(at, to) => {
+                let to = self.id(to);
+                self.act(at, |machine, now, _| machine.on_link_down(now, to));
+            }
             _ => {}
         }
     }
@@ -299,6 +306,17 @@ impl Network {
             }
         }
         self.act(asker, |machine, _, _| machine.on_sync_end(id_b, true));
+    }
+
+    fn cut(&mut self, is_cut: impl Fn(usize, usize) -> bool) {
+        let cut: Vec<(usize, usize)> = self.links.iter().copied().filter(|(a, b)| is_cut(*a, *b)).collect();
+        for (a, b) in cut {
+            self.links.remove(&(a, b));
+            for (at, to) in [(a, b), (b, a)] {
+                let life = self.nodes[at].life;
+                self.at(self.now + LINK_PATIENCE, Happening::LinkLost { at, to, life });
+            }
+        }
     }
 
     fn reaches(&self, a: usize, b: usize) -> bool {
