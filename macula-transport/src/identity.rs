@@ -131,6 +131,12 @@ impl Identity {
         Ok(Self { inner: Arc::new(Inner { id: secret.node_id(), secret, chain }) })
     }
 
+    /// Takes both as they are, right or wrong.
+    #[cfg(test)]
+    pub(crate) fn from_parts(secret: SecretKey, chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { inner: Arc::new(Inner { id: secret.node_id(), secret, chain }) }
+    }
+
     /// The node's id.
     pub fn id(&self) -> NodeId {
         self.inner.id
@@ -153,9 +159,15 @@ impl Identity {
 }
 
 /// Lends a node's key to the certificate builder.
-struct CertificateKey<'a> {
+pub(crate) struct CertificateKey<'a> {
     secret: &'a SecretKey,
     public: PublicKey,
+}
+
+impl<'a> CertificateKey<'a> {
+    pub(crate) fn new(secret: &'a SecretKey) -> Self {
+        Self { secret, public: secret.public_key() }
+    }
 }
 
 impl rcgen::PublicKeyData for CertificateKey<'_> {
@@ -192,7 +204,7 @@ pub(crate) fn certificate_params(id: &NodeId) -> CertificateParams {
 }
 
 fn self_signed(secret: &SecretKey) -> CertificateDer<'static> {
-    let key = CertificateKey { secret, public: secret.public_key() };
+    let key = CertificateKey::new(secret);
     certificate_params(&secret.node_id())
         .self_signed(&key)
         .expect("fixed fields and an Ed25519 key always encode")

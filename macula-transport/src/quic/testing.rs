@@ -6,15 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use macula_proto::{Contact, Frame, FrameKind, NodeId, wire};
+use macula_proto::{Contact, Frame, FrameKind, NodeId, SecretKey, wire};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::{CertificateKey, certificate_params};
 use crate::{
     AddressBook, CloseReason, Identity, Inbound, LaneId, PeerEvent, QuicConfig, QuicRx, QuicTransport,
-    QuicTx, ResetCode, StreamError, StreamRx as _, StreamTx as _, Transport as _,
+    QuicTx, ResetCode, StreamError, StreamRx as _, StreamTx as _, Transport as _, Trust,
 };
 
 /// Longer than anything in these tests takes; only a broken test waits for it.
@@ -204,3 +210,75 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub(crate) const CANCELLED: StreamError = StreamError::Reset(ResetCode::CANCELLED);
+
+/// An authority that issues and revokes.
+pub(crate) struct TestAuthority {
+    secret: SecretKey,
+    params: CertificateParams,
+    pub(crate) root: CertificateDer<'static>,
+}
+
+/// A certificate's dates.
+pub(crate) enum Dates {
+    Good,
+    Past,
+}
+
+impl TestAuthority {
+    pub(crate) fn new(seed: u8) -> Self {
+        let secret = SecretKey::from_seed([seed; 32]);
+        let mut params = certificate_params(&secret.node_id());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let root = params.self_signed(&CertificateKey::new(&secret)).unwrap().der().clone();
+        Self { secret, params, root }
+    }
+
+    fn issuer(&self) -> Issuer<'_, CertificateKey<'_>> {
+        Issuer::new(self.params.clone(), CertificateKey::new(&self.secret))
+    }
+
+    pub(crate) fn issue(&self, dates: Dates) -> Identity {
+        self.certify(SecretKey::generate(&mut rand::rng()), dates)
+    }
+
+    pub(crate) fn renew(&self, secret: &SecretKey) -> Identity {
+        self.certify(secret.clone(), Dates::Good)
+    }
+
+    fn certify(&self, secret: SecretKey, dates: Dates) -> Identity {
+        let mut params = certificate_params(&secret.node_id());
+        if matches!(dates, Dates::Past) {
+            params.not_after = date_time_ymd(2001, 1, 1);
+        }
+        let leaf = params.signed_by(&CertificateKey::new(&secret), &self.issuer()).unwrap();
+        Identity::from_parts(secret, vec![leaf.der().clone()])
+    }
+
+    /// Trust in this authority, except for those revoked.
+    pub(crate) fn trust(&self, revoked: &[&Identity]) -> Trust {
+        let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
+            serial_number: certificate_params(&identity.id()).serial_number.unwrap(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let crl = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::PreSpecified(vec![1]),
+        };
+        let crl = crl.signed_by(&self.issuer()).unwrap();
+        Trust::Authority { roots: vec![self.root.clone()], crls: vec![crl.der().clone()] }
+    }
+}
+
+/// A node that trusts the authority and has its certificate.
+pub(crate) fn config_under(authority: &TestAuthority) -> QuicConfig {
+    let mut config = config_of(authority.issue(Dates::Good));
+    config.trust = authority.trust(&[]);
+    config
+}
