@@ -30,7 +30,7 @@ fn two_nodes_meet_publish_and_call() {
     let subscriptions = user.json(&["--node", "b", "subscriptions"]);
     assert_eq!(subscriptions[0]["pattern"], "be.cortexiq.home.*");
 
-    let add = user.script("add.sh", "#!/bin/sh\nsed 's/[^0-9,]//g' | tr , + | bc 2>/dev/null || expr 1 + 2\n");
+    let add = user.script("add.sh", "#!/bin/sh\nset -- $(tr -cs 0-9 ' ')\nexpr $1 + $2\n");
     let _serving = user.stream(
         &["--node", "b", "serve", "be.cortexiq.test.add", "--exec", add.to_str().unwrap()],
         "serving be.cortexiq.test.add",

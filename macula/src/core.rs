@@ -144,7 +144,7 @@ impl<T: Transport> Core<T> {
         self.pubsub.metrics().register(registry);
         self.rpc.metrics().register(registry);
         registry.register(
-            "macula_frames_misplaced",
+            "frames_misplaced",
             "Frames skipped because nobody serves their kind on the verb that they came on",
             self.misplaced.clone(),
         );

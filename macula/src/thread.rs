@@ -121,7 +121,7 @@ fn open(
     let presence =
         Arc::new(Presence::new(core.clone(), clock.clone(), seeds(&config), peers, seed.wrapping_add(2)));
 
-    let mut registry = Registry::default();
+    let mut registry = Registry::with_prefix("macula");
     core.transport.metrics().register(&mut registry);
     core.register_metrics(&mut registry);
     let supervision = SupervisorMetrics::default();

@@ -15,24 +15,24 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_macula_ctl");
 
 /// How long anything in these tests may take before it counts as hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A user of one machine: a home of their own, so that tests do not see each other's nodes.
-pub struct User {
+pub(crate) struct User {
     home: tempfile::TempDir,
 }
 
 impl User {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { home: tempfile::Builder::new().prefix("macula").tempdir().unwrap() }
     }
 
-    pub fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
     /// `macula_ctl` with these arguments, not started yet.
-    pub fn command<A: AsRef<OsStr>>(&self, args: &[A]) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, args: &[A]) -> Command {
         let mut command = Command::new(BINARY);
         command
             .args(args)
@@ -47,25 +47,25 @@ impl User {
     }
 
     /// Runs a command to its end.
-    pub fn ctl<A: AsRef<OsStr>>(&self, args: &[A]) -> Outcome {
+    pub(crate) fn ctl<A: AsRef<OsStr>>(&self, args: &[A]) -> Outcome {
         Outcome(self.command(args).output().unwrap())
     }
 
     /// Runs a command that must succeed, and reads its JSON.
-    pub fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let outcome = self.ctl(&[args, &["-o", "json"]].concat());
         assert_eq!(outcome.code(), 0, "{args:?}: {}", outcome.stderr());
         serde_json::from_str(&outcome.stdout()).unwrap_or_else(|error| panic!("{args:?}: {error}: {outcome:?}"))
     }
 
     /// Starts a node on a free port of the loopback and waits until it is ready.
-    pub fn start(&self, name: &str, args: &[&str]) -> NodeProcess {
+    pub(crate) fn start(&self, name: &str, args: &[&str]) -> NodeProcess {
         let given = [&["start", "--name", name, "--listen", "127.0.0.1:0", "-o", "ndjson"], args].concat();
         self.launch(name, &given, &[])
     }
 
     /// Starts a node with a command line and an environment, and waits until it is ready.
-    pub fn launch(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> NodeProcess {
+    pub(crate) fn launch(&self, name: &str, args: &[&str], env: &[(&str, &str)]) -> NodeProcess {
         let log = std::fs::File::create(self.log(name)).unwrap();
         let mut child = self.command(args).envs(env.iter().copied()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
@@ -79,12 +79,12 @@ impl User {
     }
 
     /// What a node logged.
-    pub fn log(&self, name: &str) -> PathBuf {
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.home.path().join(format!("{name}.log"))
     }
 
     /// Asks until the answer is as it should be.
-    pub fn wait_for(&self, args: &[&str], what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(&self, args: &[&str], what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = self.json(args);
@@ -98,14 +98,14 @@ impl User {
     }
 
     /// Waits until a node sees exactly so many live members.
-    pub fn wait_for_members(&self, node: &str, count: usize) {
+    pub(crate) fn wait_for_members(&self, node: &str, count: usize) {
         self.wait_for(&["--node", node, "members"], &format!("{count} members"), |members| {
             alive(members).len() == count
         });
     }
 
     /// One of a node's counters; zero if it is not shown. `filter` is part of the labels.
-    pub fn metric(&self, node: &str, name: &str, filter: &str) -> f64 {
+    pub(crate) fn metric(&self, node: &str, name: &str, filter: &str) -> f64 {
         let outcome = self.ctl(&["--node", node, "metrics"]);
         assert_eq!(outcome.code(), 0, "{}", outcome.stderr());
         let lines = outcome.stdout();
@@ -114,7 +114,7 @@ impl User {
     }
 
     /// Starts a command that goes on, such as `subscribe`, and waits until it says that it stands.
-    pub fn stream(&self, args: &[&str], stands: &str) -> Stream {
+    pub(crate) fn stream(&self, args: &[&str], stands: &str) -> Stream {
         let mut child = self.command(args).spawn().unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
@@ -129,7 +129,7 @@ impl User {
     }
 
     /// Writes an executable script.
-    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.home.path().join(name);
         let mut file =
@@ -140,53 +140,53 @@ impl User {
 }
 
 /// The ids of the members that are alive or only suspected.
-pub fn alive(members: &Value) -> Vec<String> {
+pub(crate) fn alive(members: &Value) -> Vec<String> {
     let rows = members.as_array().unwrap().iter();
     let live = rows.filter(|row| matches!(row["state"].as_str(), Some("alive" | "suspect")));
     live.map(|row| row["id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// A node in a process of its own; killed when dropped.
-pub struct NodeProcess {
-    pub name: String,
+pub(crate) struct NodeProcess {
+    pub(crate) name: String,
     child: Child,
     ready: Value,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl NodeProcess {
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         self.ready["id"].as_str().unwrap().to_owned()
     }
 
     /// Where it listens.
-    pub fn addr(&self) -> String {
+    pub(crate) fn addr(&self) -> String {
         let addr: SocketAddr = self.ready["listen"][0].as_str().unwrap().parse().unwrap();
         addr.to_string()
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.ready["socket"].as_str().unwrap().into()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// SIGKILL: no goodbye.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Another signal, by its name.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Waits for the end of the process; returns its exit code.
-    pub fn wait(mut self) -> Option<i32> {
+    pub(crate) fn wait(mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -208,27 +208,27 @@ impl Drop for NodeProcess {
 }
 
 /// A running client; killed when dropped.
-pub struct Stream {
+pub(crate) struct Stream {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Stream {
     /// The next line of stdout.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the stream ended");
         line.trim_end().to_owned()
     }
 
     /// The next line of stdout as JSON.
-    pub fn json(&mut self) -> Value {
+    pub(crate) fn json(&mut self) -> Value {
         let line = self.line();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
     /// Everything until the end.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest).unwrap();
         rest
@@ -244,18 +244,18 @@ impl Drop for Stream {
 
 /// What a finished command left.
 #[derive(Debug)]
-pub struct Outcome(Output);
+pub(crate) struct Outcome(Output);
 
 impl Outcome {
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.0.status.code().unwrap_or(-1)
     }
 
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         String::from_utf8(self.0.stdout.clone()).unwrap()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8(self.0.stderr.clone()).unwrap()
     }
 }
