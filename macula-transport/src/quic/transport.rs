@@ -548,3 +548,7 @@ async fn run(inner: Arc<Inner>, link: Arc<Link>) {
 #[cfg(test)]
 #[path = "transport_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "limits_test.rs"]
+mod limits_tests;
