@@ -5,14 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use sha2::{Digest as _, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::config::{BindError, QuicConfig};
 use super::tls::Credentials;
-use crate::LaneId;
+use crate::{Identity, LaneId};
 
 /// Lanes, a goodbye, and some for what later versions may open.
 const UNI_STREAMS_MAX: usize = LaneId::COUNT + 8;
@@ -32,12 +35,64 @@ pub(crate) fn open(config: &QuicConfig, credentials: &Arc<Credentials>) -> Resul
         .incoming_buffer_size_total(INCOMING_BYTES_MAX)
         .retry_token_lifetime(Duration::from_secs(15));
     let socket = socket(config)?;
-    let mut endpoint = EndpointConfig::default();
+    let key = ResetKey::of(&config.identity);
+    let connection_ids = key.connection_id_key();
+    let mut endpoint = EndpointConfig::new(Arc::new(key));
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_ids)));
     endpoint
         .max_udp_payload_size(config.mtu_max.max(1_472))
         .map_err(|_| BindError::Config { setting: "mtu_max", rule: "must be from 1,200 to 65,527" })?;
     Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
         .map_err(|cause| BindError::Socket { addr: config.listen, cause })
+}
+
+/// HMAC-SHA-256 (RFC 2104) under a key derived from the node's own. A restarted node thus makes the same stateless
+/// reset tokens (RFC 9000 §10.3.2), so that its peers notice the restart with their next packet instead of waiting for
+/// a time-out.
+struct ResetKey([u8; BLOCK_BYTES]);
+
+/// SHA-256's block.
+const BLOCK_BYTES: usize = 64;
+
+impl ResetKey {
+    fn of(identity: &Identity) -> Self {
+        let key = Sha256::new()
+            .chain_update(b"macula/1 reset\0")
+            .chain_update(identity.secret().to_pkcs8())
+            .finalize();
+        let mut block = [0; BLOCK_BYTES];
+        block[..key.len()].copy_from_slice(&key);
+        Self(block)
+    }
+
+    /// Connection ids carry a hash, so that packets with made-up ones are dropped unanswered. Those of the former process
+    /// must still be known as real, or they would never be answered with a reset.
+    fn connection_id_key(&self) -> u64 {
+        let mac = self.mac(b"macula/1 connection ids");
+        mac.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))
+    }
+
+    fn mac(&self, data: &[u8]) -> [u8; 32] {
+        let pad = |with: u8| self.0.map(|byte| byte ^ with);
+        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(data).finalize();
+        Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
+    }
+}
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature: &mut [u8]) {
+        signature.copy_from_slice(&self.mac(data));
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        // Never called for reset tokens, which only ever go out; a plain comparison would leak through timing.
+        let differs = self.mac(data).iter().zip(signature).fold(0, |differs, (a, b)| differs | (a ^ b));
+        if differs == 0 && signature.len() == self.signature_len() { Ok(()) } else { Err(CryptoError) }
+    }
 }
 
 /// Connection settings, the same for both directions.
@@ -121,4 +176,18 @@ fn outgoing(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
 /// An IPv4 address that arrived on an IPv6 socket, as IPv4.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_4231_test_case_2() {
+        let mut block = [0; BLOCK_BYTES];
+        block[..4].copy_from_slice(b"Jefe");
+        let mac = ResetKey(block).mac(b"what do ya want for nothing?");
+        let hex = data_encoding::HEXLOWER.encode(&mac);
+        assert_eq!(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    }
 }

@@ -245,3 +245,36 @@ async fn nonsense_settings_are_named() {
     let error = QuicTransport::bind(wrong, Arc::new(AddressBook::new(1))).unwrap_err();
     assert!(error.to_string().contains("`dead_after`"), "{error}");
 }
+
+#[tokio::test]
+async fn a_peer_that_was_killed_and_restarted_is_noticed_with_the_next_packet() {
+    let b = start(config());
+    let mut doomed = config();
+    let target = Target::Contact(b.contact());
+    let (identity, addr) = tokio::task::spawn_blocking({
+        let doomed = doomed.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let identity = doomed.identity.clone();
+            let transport = runtime.block_on(async {
+                let transport = QuicTransport::bind(doomed, Arc::new(AddressBook::new(1))).unwrap();
+                let connected = transport.connect(target);
+                connected.await.map(|_| transport)
+            });
+            // Nothing says goodbye: the tasks are gone before anything else is dropped.
+            drop(runtime);
+            (identity, transport.unwrap().local_addr())
+        }
+    })
+    .await
+    .unwrap();
+    b.until(|seen| matches!(seen, Seen::Up(up) if up == identity.id()).then_some(())).await;
+    doomed.listen = addr;
+    let _restarted = start(doomed);
+    b.transport.datagram(identity.id(), numbered(1, 200)).unwrap();
+    let reason = b.until(|seen| match seen {
+        Seen::Down(_, reason) => Some(reason),
+        _ => None,
+    });
+    assert_eq!(reason.await, CloseReason::Lost);
+}

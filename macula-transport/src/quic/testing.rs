@@ -31,9 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Seen {
     Up(NodeId),
     Down(NodeId, CloseReason),
-    Datagram(NodeId, Frame),
-    Lane(NodeId, LaneId, Frame),
-    StreamEnd(NodeId, Result<(), StreamError>),
+    Datagram(Frame),
+    Lane(LaneId, Frame),
+    StreamEnd(Result<(), StreamError>),
 }
 
 pub(crate) struct Node {
@@ -58,16 +58,16 @@ impl Inbound<QuicTransport> for Recorder {
         });
     }
 
-    fn on_datagram(&self, from: NodeId, frame: Frame) {
-        let _ = self.seen.send(Seen::Datagram(from, frame));
+    fn on_datagram(&self, _from: NodeId, frame: Frame) {
+        let _ = self.seen.send(Seen::Datagram(frame));
     }
 
-    async fn on_lane(&self, from: NodeId, lane: LaneId, frame: Frame) {
+    async fn on_lane(&self, _from: NodeId, lane: LaneId, frame: Frame) {
         tokio::time::sleep(self.lane_pause).await;
-        let _ = self.seen.send(Seen::Lane(from, lane, frame));
+        let _ = self.seen.send(Seen::Lane(lane, frame));
     }
 
-    async fn on_stream(&self, from: NodeId, first: Frame, mut tx: QuicTx, mut rx: QuicRx) {
+    async fn on_stream(&self, _from: NodeId, first: Frame, mut tx: QuicTx, mut rx: QuicRx) {
         let mut next = Ok(Some(first));
         let end = loop {
             match next {
@@ -81,7 +81,7 @@ impl Inbound<QuicTransport> for Recorder {
             }
             next = rx.recv().await;
         };
-        let _ = self.seen.send(Seen::StreamEnd(from, end));
+        let _ = self.seen.send(Seen::StreamEnd(end));
     }
 }
 
@@ -91,12 +91,6 @@ pub(crate) fn config() -> QuicConfig {
 
 pub(crate) fn config_of(identity: Identity) -> QuicConfig {
     QuicConfig::new(identity, "127.0.0.1:0".parse().unwrap())
-}
-
-/// Two configurations, the one with the smaller id first.
-pub(crate) fn ordered_configs() -> (QuicConfig, QuicConfig) {
-    let (a, b) = (config(), config());
-    if a.identity.id() < b.identity.id() { (a, b) } else { (b, a) }
 }
 
 pub(crate) fn start(config: QuicConfig) -> Node {
@@ -167,7 +161,7 @@ impl Node {
 
     pub(crate) async fn until_lane_number(&self) -> u32 {
         self.until(|seen| match seen {
-            Seen::Lane(_, _, frame) => Some(number_of(&frame)),
+            Seen::Lane(_, frame) => Some(number_of(&frame)),
             _ => None,
         })
         .await
@@ -182,10 +176,6 @@ impl Node {
             rest.push(one);
         }
         rest
-    }
-
-    pub(crate) fn cancel(&self) {
-        self.stop.cancel();
     }
 }
 

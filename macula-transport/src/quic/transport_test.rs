@@ -37,7 +37,7 @@ async fn lanes_keep_order_and_do_not_wait_for_each_other() {
     let control = a.transport.lane(b.id(), LaneId::CONTROL).await.unwrap();
     control.try_send(numbered(7, 0)).unwrap();
     let lane = b.until(|seen| match seen {
-        Seen::Lane(_, lane, frame) => Some((lane, number_of(&frame))),
+        Seen::Lane(lane, frame) => Some((lane, number_of(&frame))),
         _ => None,
     });
     assert_eq!(lane.await, (LaneId::CONTROL, 7));
@@ -70,7 +70,7 @@ async fn dropping_a_stream_cancels_it_at_the_other_end() {
     assert!(rx.recv().await.unwrap().is_some(), "the handler runs");
     drop(tx);
     let end = b.until(|seen| match seen {
-        Seen::StreamEnd(_, end) => Some(end),
+        Seen::StreamEnd(end) => Some(end),
         _ => None,
     });
     assert_eq!(end.await, Err(CANCELLED));
@@ -79,7 +79,7 @@ async fn dropping_a_stream_cancels_it_at_the_other_end() {
     assert!(rx.recv().await.unwrap().is_some(), "the handler runs");
     rx.stop(ResetCode::OVERLOADED);
     let end = b.until(|seen| match seen {
-        Seen::StreamEnd(_, end) => Some(end),
+        Seen::StreamEnd(end) => Some(end),
         _ => None,
     });
     while tx.send(numbered(1, 10)).await.is_ok() {
@@ -95,7 +95,7 @@ async fn datagrams_arrive_and_those_that_do_not_fit_are_refused() {
     a.transport.connect(Target::Contact(b.contact())).await.unwrap();
     a.transport.datagram(b.id(), numbered(1, 100)).unwrap();
     let number = b.until(|seen| match seen {
-        Seen::Datagram(_, frame) => Some(number_of(&frame)),
+        Seen::Datagram(frame) => Some(number_of(&frame)),
         _ => None,
     });
     assert_eq!(number.await, 1);
@@ -116,7 +116,7 @@ async fn a_graceful_close_loses_nothing_in_either_direction() {
     }
     let at_a = a.stop().await;
     let numbers = at_a.iter().filter_map(|seen| match seen {
-        Seen::Lane(_, _, frame) => Some(number_of(frame)),
+        Seen::Lane(_, frame) => Some(number_of(frame)),
         _ => None,
     });
     assert!(numbers.eq(0..300), "what the peer had accepted arrived before the close");
