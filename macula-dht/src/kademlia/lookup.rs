@@ -172,8 +172,8 @@ pub(super) struct Outcome {
     pub(super) closest: Vec<Contact>,
     /// The newest record of each announcer, withdrawals included.
     pub(super) records: BTreeMap<NodeId, Arc<SignedRecord>>,
-    /// Live records that there seem to be.
-    pub(super) estimate: usize,
+    /// Live records that there seem to be besides these: the answers were samples.
+    pub(super) unseen: usize,
     /// How many were asked.
     pub(super) asked: usize,
     /// How many answered.
@@ -303,7 +303,7 @@ impl Lookup {
         let live = self.records.values().filter(|record| !record.body().withdrawn).count();
         Outcome {
             closest: closest.clone(),
-            estimate: self.estimate.max(live),
+            unseen: self.estimate.saturating_sub(live),
             records: self.records,
             asked: self.requests,
             answered: count,

@@ -1,1 +1,233 @@
+use std::net::SocketAddr;
 
+use macula_proto::{Realm, SecretKey, UnixMillis};
+
+use super::super::record::RecordBody;
+use super::*;
+
+const HEDGE: Duration = Duration::from_millis(100);
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_start(Duration::from_millis(millis))
+}
+
+/// Contacts by their distance from the target: the target is zero.
+fn contact(distance: u32) -> Contact {
+    let mut id = [0; 32];
+    id[..4].copy_from_slice(&distance.to_be_bytes());
+    Contact::new(NodeId::from_bytes(id), SocketAddr::from(([127, 0, 0, 1], 4000)))
+}
+
+fn goal(want: usize) -> Goal {
+    Goal {
+        target: Key::from_bytes([0; 32]),
+        want,
+        records: true,
+        watch: None,
+        agree: Some(2),
+        paths: 1,
+        alpha: 3,
+        alpha_max: 10,
+        requests_max: 50,
+        hops_max: 5,
+        deadline: at(10_000),
+    }
+}
+
+fn lookup(goal: Goal, seeds: impl IntoIterator<Item = u32>) -> Lookup {
+    Lookup::new(at(0), NodeId::from_bytes([0xff; 32]), goal, seeds.into_iter().map(contact).collect())
+}
+
+fn asked(lookup: &mut Lookup, now: Timestamp) -> Vec<u32> {
+    let mut out = Vec::new();
+    lookup.poll(now, HEDGE, &mut out);
+    out.iter().map(|(contact, _)| distance_of(contact)).collect()
+}
+
+fn distance_of(contact: &Contact) -> u32 {
+    u32::from_be_bytes(contact.id.as_bytes()[..4].try_into().unwrap())
+}
+
+fn referrals(distances: impl IntoIterator<Item = u32>) -> Answer {
+    Answer { contacts: distances.into_iter().map(contact).collect(), ..Answer::default() }
+}
+
+fn record(announcer: u8, sequence: u64, withdrawn: bool) -> Arc<SignedRecord> {
+    let secret = SecretKey::from_seed([announcer; 32]);
+    let body = RecordBody {
+        key: Key::derive("test", &Realm::default(), "lookup"),
+        announcer: Contact::new(secret.node_id(), SocketAddr::from(([127, 0, 0, 1], 1))),
+        value: bytes::Bytes::new(),
+        sequence,
+        issued: UnixMillis(1),
+        ttl: Duration::from_secs(1),
+        withdrawn,
+    };
+    Arc::new(SignedRecord::sign(&secret, body))
+}
+
+fn records(records: &[Arc<SignedRecord>]) -> Answer {
+    let estimate = records.iter().filter(|record| !record.body().withdrawn).count();
+    Answer { records: records.to_vec(), estimate, ..Answer::default() }
+}
+
+#[test]
+fn it_asks_the_closest_three_then_closer_ones_and_ends_when_the_closest_have_answered() {
+    let mut lookup = lookup(goal(2), [40, 10, 30, 20]);
+    assert_eq!(asked(&mut lookup, at(0)), [10, 20], "no more than could count");
+    lookup.answered(at(10), &contact(20).id, referrals([5, 50]));
+    assert_eq!(asked(&mut lookup, at(10)), [5]);
+    lookup.answered(at(20), &contact(5).id, referrals([]));
+    assert!(!lookup.is_done(at(20)), "the second closest has not answered");
+    lookup.answered(at(30), &contact(10).id, referrals([]));
+    assert!(lookup.is_done(at(30)));
+    let outcome = lookup.finish(at(30));
+    assert_eq!(outcome.closest, [contact(5), contact(10)]);
+    assert_eq!((outcome.asked, outcome.answered, outcome.trace.hops), (3, 3, 2));
+    assert_eq!(outcome.trace.steps[0].took, Some(Duration::from_millis(30)));
+}
+
+#[test]
+fn failures_are_made_up_for_by_the_next_closest() {
+    let mut lookup = lookup(goal(2), [1, 2, 3, 4]);
+    assert_eq!(asked(&mut lookup, at(0)), [1, 2]);
+    lookup.failed(at(1), &contact(1).id);
+    lookup.failed(at(1), &contact(2).id);
+    assert_eq!(asked(&mut lookup, at(1)), [3, 4]);
+    lookup.answered(at(2), &contact(3).id, referrals([]));
+    lookup.failed(at(2), &contact(4).id);
+    assert!(lookup.is_done(at(2)), "nobody is left");
+    assert_eq!(lookup.finish(at(2)).closest, [contact(3)]);
+}
+
+#[test]
+fn a_slow_peer_is_passed_over_but_its_late_answer_counts() {
+    let mut lookup = lookup(goal(3), [1, 2, 3, 4]);
+    assert_eq!(asked(&mut lookup, at(0)), [1, 2, 3]);
+    assert_eq!(lookup.next_hedge(HEDGE), Some(at(100)));
+    lookup.answered(at(10), &contact(2).id, referrals([]));
+    lookup.answered(at(10), &contact(3).id, referrals([]));
+    assert_eq!(asked(&mut lookup, at(99)), [0; 0]);
+    assert_eq!(asked(&mut lookup, at(100)), [4]);
+    lookup.answered(at(110), &contact(1).id, referrals([]));
+    assert!(lookup.is_done(at(110)), "four is not needed any more");
+    let outcome = lookup.finish(at(110));
+    assert_eq!(outcome.closest, [contact(1), contact(2), contact(3)]);
+    assert_eq!(outcome.hedged, 1);
+}
+
+#[test]
+fn with_too_few_answers_the_slow_ones_are_waited_for() {
+    let mut lookup = lookup(goal(3), [1]);
+    asked(&mut lookup, at(0));
+    asked(&mut lookup, at(500));
+    assert!(!lookup.is_done(at(500)));
+    lookup.answered(at(600), &contact(1).id, referrals([]));
+    assert!(lookup.is_done(at(600)));
+}
+
+#[test]
+fn an_endless_chain_of_ever_closer_referrals_comes_to_an_end() {
+    let mut lookup = lookup(goal(20), [1 << 30]);
+    let (mut requests, mut now) = (0, 0);
+    while !lookup.is_done(at(now)) {
+        let next = asked(&mut lookup, at(now));
+        assert!(!next.is_empty());
+        requests += next.len();
+        now += 1;
+        for distance in next {
+            lookup.answered(
+                at(now),
+                &contact(distance).id,
+                referrals([distance / 2, distance / 2 + 1, distance / 3]),
+            );
+        }
+    }
+    assert!(requests <= 50, "{requests} requests");
+    assert!(lookup.finish(at(now)).trace.hops <= 5);
+}
+
+#[test]
+fn it_ends_early_when_holders_agree_on_a_complete_answer() {
+    let mut lookup = lookup(goal(20), 1..=20);
+    asked(&mut lookup, at(0));
+    let both = [record(1, 1, false), record(2, 1, false)];
+    lookup.answered(at(1), &contact(1).id, records(&both));
+    assert!(!lookup.is_done(at(1)));
+    lookup.answered(at(2), &contact(2).id, records(&both[..1]));
+    assert!(!lookup.is_done(at(2)), "the second one knows less");
+    lookup.answered(at(3), &contact(3).id, records(&both));
+    assert!(lookup.is_done(at(3)));
+    let outcome = lookup.finish(at(3));
+    assert_eq!((outcome.records.len(), outcome.unseen), (2, 0));
+}
+
+#[test]
+fn a_sample_is_no_complete_answer() {
+    let mut lookup = lookup(goal(2), [1, 2]);
+    asked(&mut lookup, at(0));
+    let sample = Answer { estimate: 900, ..records(&[record(1, 1, false)]) };
+    lookup.answered(at(1), &contact(1).id, sample.clone());
+    lookup.answered(at(1), &contact(2).id, sample);
+    assert_eq!(lookup.finish(at(1)).unseen, 899);
+}
+
+#[test]
+fn further_pages_are_asked_for_until_there_are_none_or_they_make_no_progress() {
+    let mut all = [record(1, 1, false), record(2, 1, false), record(3, 1, false)];
+    all.sort_by_key(|record| record.body().announcer.id);
+    let mut lookup = lookup(goal(1), [1]);
+    let page = |records: &[Arc<SignedRecord>], more| Answer {
+        records: records.to_vec(),
+        estimate: 3,
+        more,
+        ..Answer::default()
+    };
+    asked(&mut lookup, at(0));
+    lookup.answered(at(1), &contact(1).id, page(&all[..2], true));
+    let mut out = Vec::new();
+    lookup.poll(at(1), HEDGE, &mut out);
+    assert_eq!(out[0].1.after, Some(all[1].body().announcer.id));
+    lookup.answered(at(2), &contact(1).id, page(&all[..1], true));
+    assert!(lookup.is_done(at(2)), "the same page again leads nowhere");
+    assert_eq!(lookup.finish(at(2)).records.len(), 2);
+}
+
+#[test]
+fn the_newest_word_of_each_announcer_is_kept() {
+    let mut lookup = lookup(goal(2), [1, 2]);
+    asked(&mut lookup, at(0));
+    lookup.answered(at(1), &contact(1).id, records(&[record(1, 5, true)]));
+    lookup.answered(at(1), &contact(2).id, records(&[record(1, 4, false)]));
+    let outcome = lookup.finish(at(1));
+    assert!(outcome.records.values().all(|record| record.body().withdrawn));
+    assert_eq!(outcome.unseen, 0);
+}
+
+#[test]
+fn disjoint_paths_have_no_node_in_common() {
+    let mut lookup = lookup(Goal { paths: 2, agree: None, ..goal(4) }, 100..110);
+    let mut now = 0;
+    let mut all = BTreeSet::new();
+    while !lookup.is_done(at(now)) {
+        let next = asked(&mut lookup, at(now));
+        now += 1;
+        for distance in next {
+            assert!(all.insert(distance), "{distance} was asked on both paths");
+            lookup.answered(at(now), &contact(distance).id, referrals((distance / 2)..(distance / 2 + 4)));
+        }
+    }
+    assert!(all.len() > 8);
+    assert_eq!(lookup.finish(at(now)).closest.len(), 4);
+}
+
+#[test]
+fn the_deadline_ends_it_with_what_there_is() {
+    let mut lookup = lookup(goal(2), [1, 2]);
+    asked(&mut lookup, at(0));
+    lookup.answered(at(5), &contact(1).id, referrals([]));
+    assert!(!lookup.is_done(at(9_999)));
+    assert!(lookup.is_done(at(10_000)));
+    let outcome = lookup.finish(at(10_000));
+    assert_eq!((outcome.closest.len(), outcome.trace.steps[1].outcome), (1, StepOutcome::Unanswered));
+}

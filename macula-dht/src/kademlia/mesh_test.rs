@@ -18,7 +18,7 @@ use super::*;
 use crate::{DirectoryError, Found};
 
 /// Signs by copying: what is tested here is not Ed25519.
-struct CheapSigner(PublicKey);
+pub(super) struct CheapSigner(PublicKey);
 
 impl Signer for CheapSigner {
     fn public_key(&self) -> PublicKey {
@@ -71,6 +71,7 @@ pub(super) struct Mesh {
     /// Milliseconds that a node takes over an answer, beyond latency.
     pub(super) slow: BTreeMap<NodeId, u64>,
     pub(super) requests: usize,
+    clock_back: BTreeMap<NodeId, u64>,
     faults: Faults,
     config: KademliaConfig,
     events: BTreeMap<u64, Event>,
@@ -95,6 +96,7 @@ impl Mesh {
             metrics: DhtMetrics::default(),
             slow: BTreeMap::new(),
             requests: 0,
+            clock_back: BTreeMap::new(),
             faults,
             config,
             events: BTreeMap::new(),
@@ -119,17 +121,39 @@ impl Mesh {
         for _ in 0..count {
             let id = self.add();
             if self.ids.len() > 1 {
-                let seed = contact(&self.ids[0], 0);
-                self.with(id, |node, now, out| node.peer_up(now, seed, out));
+                self.meet(id, self.ids[0]);
             }
             self.run_for(Duration::from_millis(50));
         }
         self.run_for(Duration::from_secs(10));
     }
 
+    /// A connection from one to the other is up.
+    pub(super) fn meet(&mut self, id: NodeId, other: NodeId) {
+        let contact = self.nodes[&other].local().clone();
+        self.with(id, |node, now, out| node.peer_up(now, contact, out));
+    }
+
     /// A node that knows nobody.
     pub(super) fn add(&mut self) -> NodeId {
         let n = self.ids.len() as u64;
+        let id = self.make(n);
+        self.ids.push(id);
+        id
+    }
+
+    /// A new life of a node, with empty memory and a wall clock that went back.
+    pub(super) fn restart(&mut self, id: NodeId, back_ms: u64) {
+        let n = self.ids.iter().position(|known| *known == id).unwrap() as u64;
+        self.clock_back.insert(id, back_ms);
+        assert_eq!(self.make(n), id);
+    }
+
+    pub(super) fn signer(&self, secret: &SecretKey) -> CheapSigner {
+        CheapSigner(secret.public_key())
+    }
+
+    fn make(&mut self, n: u64) -> NodeId {
         let mut seed = [7; 32];
         seed[..8].copy_from_slice(&n.to_be_bytes());
         let key = SecretKey::from_seed(seed).public_key();
@@ -146,9 +170,25 @@ impl Mesh {
             n,
         );
         self.nodes.insert(id, node);
-        self.ids.push(id);
         self.with(id, |_, _, _| {});
         id
+    }
+
+    pub(super) fn watch(&mut self, id: NodeId, key: Key) {
+        self.with(id, |node, now, out| node.watch(now, key, out));
+    }
+
+    /// Hands a node records as a stranger would.
+    pub(super) fn store(&mut self, holder: NodeId, records: Vec<macula_proto::wire::Signed>) -> Stored {
+        let now = self.time();
+        let mut out = Vec::new();
+        let stranger = NodeId::from_bytes([200; 32]);
+        let node = self.nodes.get_mut(&holder).unwrap();
+        node.on_request(now, stranger, None, Request::Store(records), ReplyTo(0), &mut out);
+        match out.pop() {
+            Some(Effect::Reply { response: Response::Stored(stored), .. }) => stored,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(super) fn time(&self) -> Now {
@@ -162,7 +202,8 @@ impl Mesh {
         id: NodeId,
         call: impl FnOnce(&mut Node, Now, &mut Vec<Effect>) -> R,
     ) -> R {
-        let now = self.time();
+        let mut now = self.time();
+        now.unix.0 -= self.clock_back.get(&id).copied().unwrap_or(0);
         let mut out = Vec::new();
         let node = self.nodes.get_mut(&id).unwrap();
         let result = call(node, now, &mut out);

@@ -5,7 +5,9 @@
 //! order before the next call.
 
 mod announcing;
+mod effect;
 mod finding;
+mod pace;
 mod serving;
 mod watching;
 
@@ -19,7 +21,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::config::KademliaConfig;
-use super::lookup::LookupTrace;
 use super::message::{Find, Request, Response};
 use super::metrics::DhtMetrics;
 use super::record::SignedRecord;
@@ -27,97 +28,15 @@ use super::store::Store;
 use super::table::{Heard, Table, TableSnapshot};
 use super::timers::Timers;
 use super::watchers::Watchers;
-use crate::{Announced, DirectoryError, Found};
+use crate::Found;
+
+pub use effect::{Done, Effect, Failure, Now, Op, ReplyTo, RequestId};
 
 use announcing::{Own, Storing};
 use finding::{Bootstrap, Running};
+use pace::Pace;
 use serving::{Handover, Push};
 use watching::Watched;
-
-/// What time it is, on both clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// For everything within this node.
-    pub at: Timestamp,
-    /// For what other nodes read: when records were issued.
-    pub unix: UnixMillis,
-}
-
-/// A command's number, chosen by whoever gives it; the answer bears it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Op(pub u64);
-
-/// An incoming request's number, chosen by whoever hands it in; the reply bears it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReplyTo(pub u64);
-
-/// An outgoing request's number, chosen by the machine. None is used twice, so a late answer does no harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(u64);
-
-/// What is to be done outside.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Effect {
-    /// Ask `to`; hand the answer to [`Node::on_response`], or [`Node::on_failure`] if none can come. The machine
-    /// gives up by itself after `timeout`.
-    Send {
-        /// Bears the answer back.
-        id: RequestId,
-        /// Whom.
-        to: Contact,
-        /// What.
-        request: Request,
-        /// For how long the answer is of use.
-        timeout: Duration,
-    },
-    /// Answer a request that came in.
-    Reply {
-        /// Which.
-        to: ReplyTo,
-        /// With what.
-        response: Response,
-    },
-    /// What a watch shows from now on, or why its lookup failed.
-    Watched {
-        /// Of which key.
-        key: Key,
-        /// The answer.
-        found: Result<Found, DirectoryError>,
-    },
-    /// A command is done.
-    Done {
-        /// Which.
-        op: Op,
-        /// With what result.
-        outcome: Done,
-    },
-}
-
-/// The result of a command.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Done {
-    /// Of [`Node::announce`].
-    Announced(Result<Announced, DirectoryError>),
-    /// Of [`Node::withdraw`].
-    Withdrawn(Result<(), DirectoryError>),
-    /// Of [`Node::find`].
-    Found(Result<Found, DirectoryError>),
-    /// Of [`Node::find_node`].
-    Nodes(Result<LookupTrace, DirectoryError>),
-    /// Of [`Node::bootstrap`]: how many contacts the table has.
-    Bootstrapped(Result<usize, DirectoryError>),
-}
-
-/// Why no answer will come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The peer cannot be reached, or did not answer in time, or answered nonsense.
-    Peer,
-    /// This node was too busy to ask: the peer is not to blame.
-    Local,
-}
 
 /// One node's directory.
 pub struct Node {
@@ -143,6 +62,8 @@ pub struct Node {
     hearsay: VecDeque<Contact>,
     probing: BTreeSet<NodeId>,
     timers: Timers<Timer>,
+    /// Maintenance that is due but waits until less of it is under way.
+    backlog: BTreeSet<Timer>,
     pace: Pace,
     last_sequence: u64,
     last_number: u64,
@@ -201,7 +122,7 @@ const PROBING_MAX: usize = 16;
 /// Between one upkeep and the next, in parts of the refresh interval.
 const UPKEEPS_PER_REFRESH: u32 = 8;
 
-/// When maintenance is due but too much of it is under way already.
+/// When stale buckets are due but too much maintenance is under way already.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Node {
@@ -240,6 +161,7 @@ impl Node {
             hearsay: VecDeque::new(),
             probing: BTreeSet::new(),
             timers: Timers::new(),
+            backlog: BTreeSet::new(),
             last_sequence: 0,
             last_number: 0,
         };
@@ -395,15 +317,7 @@ impl Node {
     /// The deadline has come.
     pub fn on_timeout(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some(timer) = self.timers.pop(now.at) {
-            match timer {
-                Timer::Request(id) => self.on_failure(now, id, Failure::Peer, out),
-                Timer::Lookup(id) => self.drive(now, id, out),
-                Timer::Push(id) => self.push_over(now, id, out),
-                Timer::Republish(key) => self.republish(now, key, out),
-                Timer::Renew(key) => self.renew(now, key, out),
-                Timer::Expire => self.expire(now),
-                Timer::Upkeep => self.upkeep(now, out),
-            }
+            self.fire(now, timer, out);
         }
         self.gauge();
     }
@@ -431,7 +345,11 @@ impl Node {
             }
             Heard::Updated | Heard::SubnetFull | Heard::Myself => {}
         }
-        self.metrics.buckets_split.inc_by((self.table.bucket_count() - buckets) as u64);
+        let split = self.table.bucket_count() - buckets;
+        if split > 0 {
+            self.metrics.buckets_split.inc_by(split as u64);
+            tracing::debug!(target: "macula::routing", event = "bucket split", buckets = buckets + split);
+        }
     }
 
     /// Whatever should be near a newcomer goes there soon.
@@ -505,6 +423,27 @@ impl Node {
         }
     }
 
+    fn fire(&mut self, now: Now, timer: Timer, out: &mut Vec<Effect>) {
+        match timer {
+            Timer::Request(id) => self.on_failure(now, id, Failure::Peer, out),
+            Timer::Lookup(id) => self.drive(now, id, out),
+            Timer::Push(id) => self.push_over(now, id, out),
+            Timer::Republish(key) => self.republish(now, key, out),
+            Timer::Renew(key) => self.renew(now, key, out),
+            Timer::Expire => self.expire(now),
+            Timer::Upkeep => self.upkeep(now, out),
+        }
+    }
+
+    /// A lookup has ended: maintenance that had to wait for that goes on.
+    fn catch_up(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while !self.is_busy()
+            && let Some(next) = self.backlog.pop_first()
+        {
+            self.fire(now, next, out);
+        }
+    }
+
     fn expire(&mut self, now: Now) {
         self.store.expire(now.at);
         if let Some(next) = self.store.next_expiry() {
@@ -569,34 +508,6 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// How fast peers usually answer (RFC 6298, §2): after that much, another is asked as well.
-#[derive(Debug)]
-struct Pace {
-    smoothed: Option<(Duration, Duration)>,
-    max: Duration,
-}
-
-/// Below this, scheduling noise would make everybody slow.
-const HEDGE_MIN: Duration = Duration::from_millis(20);
-
-impl Pace {
-    fn new(max: Duration) -> Self {
-        Self { smoothed: None, max }
-    }
-
-    fn sample(&mut self, took: Duration) {
-        self.smoothed = Some(match self.smoothed {
-            None => (took, took / 2),
-            Some((mean, deviation)) => ((mean * 7 + took) / 8, (deviation * 3 + mean.abs_diff(took)) / 4),
-        });
-    }
-
-    fn hedge_after(&self) -> Duration {
-        let usual = self.smoothed.map_or(self.max, |(mean, deviation)| mean + deviation * 4);
-        usual.clamp(HEDGE_MIN.min(self.max), self.max)
-    }
-}
-
 /// The newest of two sets of records, by announcer.
 fn merge(into: &mut BTreeMap<NodeId, Arc<SignedRecord>>, from: BTreeMap<NodeId, Arc<SignedRecord>>) {
     for (announcer, record) in from {
@@ -607,9 +518,9 @@ fn merge(into: &mut BTreeMap<NodeId, Arc<SignedRecord>>, from: BTreeMap<NodeId, 
     }
 }
 
-/// What users see of a set of records.
-fn to_found(records: &BTreeMap<NodeId, Arc<SignedRecord>>, unix: UnixMillis, estimate: usize) -> Found {
+/// What users see of a set of records, when `unseen` more were not given.
+fn to_found(records: &BTreeMap<NodeId, Arc<SignedRecord>>, unix: UnixMillis, unseen: usize) -> Found {
     let live = records.values().filter(|record| !record.remaining(unix).is_zero());
     let records: Vec<_> = live.filter_map(|record| record.to_record()).collect();
-    Found { estimate: estimate.max(records.len()), records }
+    Found { estimate: records.len() + unseen, records }
 }

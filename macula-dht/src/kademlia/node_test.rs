@@ -1,9 +1,16 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use macula_proto::NodeId;
+use bytes::Bytes;
+use macula_proto::{NodeId, SecretKey, UnixMillis};
 
-use super::mesh_test::{Mesh, key};
+use super::mesh_test::{Faults, Mesh, key};
+use super::*;
 use crate::DirectoryError;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
 
 #[test]
 fn a_lone_node_finds_only_itself_and_spreads_its_record_once_it_joins() {
@@ -15,9 +22,8 @@ fn a_lone_node_finds_only_itself_and_spreads_its_record_once_it_joins() {
     let seed = mesh.ids[0];
     assert!(mesh.find(seed, key(1), 1).unwrap().records.is_empty());
 
-    let contact = mesh.nodes[&seed].local().clone();
-    mesh.with(lone, |node, now, out| node.peer_up(now, contact, out));
-    mesh.run_for(Duration::from_secs(5));
+    mesh.meet(lone, seed);
+    mesh.run_for(seconds(5));
     let holding = mesh.closest(&key(1), 20).iter().filter(|id| !mesh.nodes[id].store().is_empty()).count();
     assert!(holding >= 18, "{holding} of the 20 closest hold the record");
     assert_eq!(mesh.find(seed, key(1), 1).unwrap().records.len(), 1);
@@ -44,4 +50,274 @@ fn three_hundred_nodes_that_joined_cold_find_the_closest_and_what_they_hold() {
         assert_eq!(found.by(&announcer).unwrap().value, "value");
         assert!(found.is_complete());
     }
+}
+
+#[test]
+fn loss_and_sudden_death_of_a_fifth_do_not_hide_records() {
+    let faults = Faults { loss: 2, latency_ms: (5, 80) };
+    let mut mesh = Mesh::new(3, faults, KademliaConfig::default());
+    mesh.grow(300);
+    for n in 0..20 {
+        let announcer = mesh.ids[n as usize * 3 + 1];
+        let holders = mesh.announce(announcer, key(n), "value").unwrap().holders;
+        assert!(holders >= 15, "{holders} holders");
+    }
+    // Nobody is told: the tables are full of the dead.
+    mesh.dead = mesh.ids.iter().skip(100).step_by(3).take(60).copied().collect();
+    let alive: Vec<NodeId> = mesh.ids.iter().filter(|id| !mesh.dead.contains(id)).copied().collect();
+    let mut slowest = Duration::ZERO;
+    for n in 0..20 {
+        let started = mesh.now;
+        let found = mesh.find(alive[n as usize * 11], key(n), 1).unwrap();
+        slowest = slowest.max(mesh.now - started);
+        assert_eq!(found.records.len(), 1, "key {n}");
+    }
+    assert!(slowest < seconds(4), "{slowest:?}: the dead hold up nobody for long");
+    let mut recall = 0;
+    for n in 20..40 {
+        let from = alive[n as usize * 5];
+        let trace = mesh.trace(from, key(n));
+        let truth: Vec<NodeId> =
+            mesh.closest(&key(n), 21).into_iter().filter(|id| *id != from).take(20).collect();
+        recall += trace.closest.iter().filter(|contact| truth.contains(&contact.id)).count();
+    }
+    assert!(recall >= 360, "{recall} of 400");
+}
+
+#[test]
+fn a_mesh_that_grew_around_a_record_still_finds_it() {
+    let mut mesh = Mesh::joined(4, 10);
+    let announcer = mesh.ids[3];
+    mesh.announce(announcer, key(1), "old").unwrap();
+    // Its announcer is gone: only the holders can hand it over.
+    mesh.dead.insert(announcer);
+    mesh.grow(120);
+    let finder = *mesh.ids.last().unwrap();
+    let found = mesh.find(finder, key(1), 1).unwrap();
+    assert_eq!(found.records.len(), 1);
+    let holding = mesh.closest(&key(1), 20).iter().filter(|id| !mesh.nodes[id].store().is_empty()).count();
+    assert!(holding >= 15, "{holding} of the 20 closest hold it");
+}
+
+#[test]
+fn watches_are_pushed_to_wherever_they_are() {
+    let mut mesh = Mesh::joined(5, 120);
+    let watchers: Vec<NodeId> = mesh.ids.iter().skip(10).step_by(10).copied().collect();
+    for watcher in &watchers {
+        mesh.watch(*watcher, key(1));
+    }
+    mesh.run_for(seconds(2));
+    let announcer = mesh.ids[77];
+    let announced = mesh.announce(announcer, key(1), "first").unwrap();
+    assert_eq!((announced.watchers_told, announced.watchers_lapsed), (watchers.len(), 0));
+    for watcher in &watchers {
+        assert_eq!(mesh.values(*watcher, key(1)), ["first"]);
+    }
+    // The same again is no change: nobody is bothered.
+    let again = mesh.announce(announcer, key(1), "first").unwrap();
+    assert_eq!((again.watchers_told, again.watchers_lapsed), (0, 0));
+    mesh.withdraw(announcer, key(1)).unwrap();
+    for watcher in &watchers {
+        assert!(mesh.values(*watcher, key(1)).is_empty());
+    }
+
+    // The first four are not there any more; their watches lapse without holding anybody up.
+    mesh.dead = watchers[..4].iter().copied().collect();
+    let announced = mesh.announce(announcer, key(1), "second").unwrap();
+    assert_eq!((announced.watchers_told, announced.watchers_lapsed), (watchers.len() - 4, 4));
+}
+
+#[test]
+fn a_watch_moves_on_when_its_holders_die() {
+    let mut mesh = Mesh::joined(6, 80);
+    let (watcher, announcer) = (mesh.ids[5], mesh.ids[40]);
+    mesh.watch(watcher, key(1));
+    mesh.run_for(seconds(2));
+    let holders: Vec<NodeId> =
+        mesh.closest(&key(1), 20).into_iter().filter(|id| *id != watcher && *id != announcer).collect();
+    for holder in holders {
+        mesh.dead.insert(holder);
+        let living: Vec<NodeId> = mesh.ids.iter().filter(|id| !mesh.dead.contains(id)).copied().collect();
+        for id in living {
+            mesh.with(id, |node, now, out| node.peer_lost(now, &holder, out));
+        }
+    }
+    mesh.run_for(seconds(5));
+    let announced = mesh.announce(announcer, key(1), "late").unwrap();
+    assert_eq!(announced.watchers_told, 1);
+    assert_eq!(mesh.values(watcher, key(1)), ["late"]);
+}
+
+#[test]
+fn an_unwatched_key_is_not_pushed_for_long() {
+    let mut mesh = Mesh::joined(7, 40);
+    let (watcher, announcer) = (mesh.ids[5], mesh.ids[30]);
+    mesh.watch(watcher, key(1));
+    mesh.run_for(seconds(2));
+    mesh.with(watcher, |node, _, _| node.unwatch(&key(1)));
+    mesh.announce(announcer, key(1), "one").unwrap();
+    let received = mesh.metrics.notifies_received.get();
+    assert!(received > 0, "the holders did not know yet");
+    mesh.announce(announcer, key(1), "two").unwrap();
+    assert_eq!(mesh.metrics.notifies_received.get(), received, "they learned it from the first push");
+}
+
+#[test]
+fn many_announcers_are_paged_and_beyond_the_cap_sampled() {
+    let config = KademliaConfig {
+        quotas: Quotas { answer_records: 150, ..Quotas::default() },
+        ..KademliaConfig::default()
+    };
+    let mut mesh = Mesh::new(8, Faults { loss: 0, latency_ms: (5, 10) }, config);
+    mesh.grow(180);
+    let value: &'static str = Box::leak("x".repeat(1000).into_boxed_str());
+    for n in 0..120 {
+        mesh.announce(mesh.ids[n], key(1), value).unwrap();
+    }
+    let found = mesh.find(mesh.ids[179], key(1), 1).unwrap();
+    assert_eq!((found.records.len(), found.is_complete()), (120, true), "three pages");
+    for n in 120..180 {
+        mesh.announce(mesh.ids[n], key(1), value).unwrap();
+    }
+    let found = mesh.find(mesh.ids[0], key(1), 1).unwrap();
+    assert!((30..180).contains(&found.records.len()), "{} are a sample", found.records.len());
+    assert_eq!(found.estimate, 180);
+    assert!(!found.is_complete());
+    mesh.watch(mesh.ids[3], key(1));
+    mesh.run_for(seconds(2));
+    assert_eq!(mesh.shown[&(mesh.ids[3], key(1))].as_ref().unwrap().estimate, 180);
+}
+
+#[test]
+fn records_of_the_dead_expire_and_those_of_the_living_are_republished() {
+    let mut mesh = Mesh::joined(9, 40);
+    let (living, dying) = (mesh.ids[10], mesh.ids[20]);
+    mesh.announce(living, key(1), "living").unwrap();
+    mesh.announce(dying, key(1), "dying").unwrap();
+    mesh.dead.insert(dying);
+    let finder = mesh.ids[30];
+    mesh.run_for(seconds(55 * 60));
+    assert_eq!(mesh.find(finder, key(1), 1).unwrap().records.len(), 2);
+    mesh.run_for(seconds(10 * 60));
+    let found = mesh.find(finder, key(1), 1).unwrap();
+    assert_eq!((found.records.len(), found.by(&living).is_some()), (1, true));
+    mesh.run_for(seconds(60 * 60));
+    assert_eq!(mesh.find(finder, key(1), 1).unwrap().records.len(), 1);
+    mesh.withdraw(living, key(1)).unwrap();
+    mesh.run_for(seconds(65 * 60));
+    let others = mesh.nodes.iter().filter(|(id, _)| !mesh.dead.contains(id));
+    let held: usize = others.map(|(_, node)| node.store().len()).sum();
+    assert_eq!(held, 0, "withdrawals are forgotten as well, in the end");
+}
+
+#[test]
+fn a_withdrawal_beats_an_older_record_that_comes_late() {
+    let mut mesh = Mesh::joined(10, 25);
+    let (announcer, holder) = (mesh.ids[3], mesh.closest(&key(1), 1)[0]);
+    let (announcer, holder) = if announcer == holder { (mesh.ids[4], holder) } else { (announcer, holder) };
+    mesh.announce(announcer, key(1), "old").unwrap();
+    let old = mesh.nodes[&holder].store().get(&key(1), &announcer).unwrap().clone();
+    mesh.withdraw(announcer, key(1)).unwrap();
+    let stored = mesh.store(holder, vec![old.envelope().clone()]);
+    assert_eq!(stored.outcomes[0].refusal, Some(Refusal::Outdated));
+    assert!(stored.outcomes[0].newer.is_some());
+    assert!(mesh.find(mesh.ids[7], key(1), 1).unwrap().records.is_empty());
+}
+
+#[test]
+fn forged_expired_and_foreign_records_are_refused() {
+    let mut mesh = Mesh::joined(11, 3);
+    let holder = mesh.ids[1];
+    let secret = SecretKey::from_seed([99; 32]);
+    let body = RecordBody {
+        key: key(1),
+        announcer: macula_proto::Contact::new(secret.node_id(), "127.0.0.1:1".parse().unwrap()),
+        value: Bytes::from_static(b"v"),
+        sequence: 1,
+        issued: mesh.time().unix,
+        ttl: seconds(60),
+        withdrawn: false,
+    };
+    let signer = mesh.signer(&secret);
+    let sign = |change: &dyn Fn(&mut RecordBody)| {
+        let mut body = body.clone();
+        change(&mut body);
+        SignedRecord::sign(&signer, body).envelope().clone()
+    };
+    let mut tampered = sign(&|_| ());
+    tampered.signature = Bytes::from(vec![0; 64]);
+    let foreign = sign(&|body| body.announcer.id = NodeId::from_bytes([1; 32]));
+    let expired = sign(&|body| body.issued = UnixMillis(1_000));
+    let good = sign(&|_| ());
+    let stored = mesh.store(holder, vec![tampered, foreign, expired, good]);
+    let refusals: Vec<_> = stored.outcomes.iter().map(|outcome| outcome.refusal).collect();
+    assert_eq!(refusals, [Some(Refusal::Invalid), Some(Refusal::Invalid), Some(Refusal::Expired), None]);
+    assert_eq!(mesh.nodes[&holder].store().len(), 1);
+}
+
+#[test]
+fn a_node_whose_clock_went_back_overtakes_its_former_self() {
+    let mut mesh = Mesh::joined(12, 30);
+    let announcer = mesh.ids[9];
+    mesh.announce(announcer, key(1), "former").unwrap();
+    mesh.restart(announcer, 600_000);
+    mesh.meet(announcer, mesh.ids[0]);
+    mesh.run_for(seconds(5));
+    mesh.announce(announcer, key(1), "latter").unwrap();
+    let found = mesh.find(mesh.ids[20], key(1), 1).unwrap();
+    assert_eq!(found.by(&announcer).unwrap().value, "latter");
+}
+
+#[test]
+fn a_slow_peer_does_not_hold_a_lookup_up() {
+    let mut mesh = Mesh::joined(13, 100);
+    let near: Vec<NodeId> = mesh.closest(&key(1), 3);
+    let from = *mesh.ids.iter().find(|id| !near.contains(id)).unwrap();
+    for id in &near {
+        mesh.slow.insert(*id, 4_000);
+    }
+    let started = mesh.now;
+    let trace = mesh.trace(from, key(1));
+    assert!(mesh.now - started < seconds(2), "{:?}", mesh.now - started);
+    assert_eq!(trace.closest.len(), 20, "others stand in for the slow ones");
+    assert!(mesh.metrics.peers_hedged.get() >= 3);
+}
+
+#[test]
+fn disjoint_paths_agree_with_the_single_one() {
+    let mut mesh = Mesh::joined(14, 100);
+    let (announcer, finder) = (mesh.ids[3], mesh.ids[60]);
+    mesh.announce(announcer, key(1), "value").unwrap();
+    for paths in 1..=4 {
+        assert_eq!(mesh.find(finder, key(1), paths).unwrap().records.len(), 1, "{paths} paths");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut mesh = Mesh::new(seed, Faults { loss: 5, latency_ms: (1, 90) }, KademliaConfig::default());
+        mesh.grow(40);
+        mesh.announce(mesh.ids[7], key(1), "v").unwrap();
+        mesh.watch(mesh.ids[9], key(1));
+        mesh.run_for(seconds(100));
+        let tables: Vec<_> = mesh.nodes.values().map(Node::save_table).collect();
+        (mesh.requests, tables)
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).0, run(2).0);
+}
+
+#[test]
+fn an_idle_mesh_is_quiet() {
+    let mut mesh = Mesh::joined(15, 100);
+    for n in 0..10 {
+        mesh.announce(mesh.ids[n as usize * 9], key(n), "v").unwrap();
+    }
+    let before = mesh.requests;
+    mesh.run_for(seconds(30 * 60));
+    let per_node_and_second = (mesh.requests - before) as f64 / 100.0 / 1800.0;
+    assert!(per_node_and_second < 0.5, "{per_node_and_second} requests a second and node");
+    let tables: BTreeSet<bool> = mesh.nodes.values().map(|node| node.table().len() >= 20).collect();
+    assert_eq!(tables, BTreeSet::from([true]));
 }

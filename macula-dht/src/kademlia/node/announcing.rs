@@ -20,7 +20,7 @@ use super::super::record::{RecordBody, SignedRecord, TTL_MAX};
 use super::super::store::Refusal;
 use super::finding::{GoalIs, unreachable};
 use super::serving::Then;
-use super::{BUSY_PAUSE, Done, Effect, Node, Now, Op, Purpose, StoringId, Timer};
+use super::{Done, Effect, Node, Now, Op, Purpose, StoringId, Timer};
 use crate::{Announced, DirectoryError, VALUE_BYTES_MAX};
 
 /// A newcomer seldom comes alone: wait for the others before storing again.
@@ -98,7 +98,7 @@ impl Node {
             return;
         }
         if self.is_busy() {
-            self.timers.set(Timer::Republish(key), now.at + BUSY_PAUSE);
+            self.backlog.insert(Timer::Republish(key));
             return;
         }
         let moved = record.body().announcer != self.local;
@@ -265,7 +265,7 @@ impl Node {
         // Not due again while it is under way; settling sets the next time.
         self.timers.cancel(Timer::Republish(key));
         if is_changed {
-            self.push(now, &[record], Then::Storing(id), out);
+            self.push(now, &[record], Vec::new(), Then::Storing(id), out);
         }
         if is_alone {
             self.settle_storing(now, id, out);
@@ -340,12 +340,14 @@ impl Node {
     }
 
     fn note_holders(&mut self, now: Now, key: &Key, storing: &Storing) {
-        let pause = match (storing.record.body().withdrawn, storing.holders.is_empty(), storing.asked) {
-            (true, _, _) => storing.record.remaining(now.unix) + Duration::from_millis(1),
-            (false, true, _) if !self.table.is_empty() => RETRY_INTERVAL,
-            (false, _, _) => self.config.republish_interval,
+        let pause = if storing.record.body().withdrawn {
+            // Only to be forgotten then.
+            storing.record.remaining(now.unix) + Duration::from_millis(1)
+        } else if storing.holders.is_empty() && !self.table.is_empty() {
+            RETRY_INTERVAL
+        } else {
+            self.jitter(self.config.republish_interval)
         };
-        let pause = self.jitter(pause).max(pause.min(RETRY_INTERVAL));
         let Some(own) = self.own.get_mut(key) else { return };
         own.holders = storing.holders.clone();
         own.reach = reach(key, &own.holders, self.config.k - usize::from(storing.is_holder));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use macula_proto::{Contact, Key, NodeId};
+use macula_proto::{Contact, Key, NodeId, Timestamp};
 
 use super::super::lookup::{Answer, Goal, Lookup, Outcome};
 use super::super::message::{Findings, Request};
@@ -96,12 +96,13 @@ impl Node {
         }
         let age = now.at.since_start();
         let Some(since) = age.checked_sub(self.config.refresh_interval) else { return };
-        for at in self.table.stale(macula_proto::Timestamp::from_start(since)) {
+        for at in self.table.stale(Timestamp::from_start(since)) {
             if self.is_busy() {
                 self.timers.set_by(Timer::Upkeep, now.at + BUSY_PAUSE);
                 return;
             }
             self.metrics.buckets_refreshed.inc();
+            tracing::debug!(target: "macula::routing", event = "bucket refreshed", bucket = at);
             self.look_into_bucket(now, at, GoalIs::Refresh, out);
         }
     }
@@ -132,6 +133,7 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         self.metrics.lookups_started.inc();
+        tracing::debug!(target: "macula::routing", event = "lookup started", key = %goal.target, ?goal_is);
         self.table.looked_up(now.at, &goal.target);
         let count = goal.want.max(self.config.k);
         let mut seeds = self.table.closest(&goal.target, count, false);
@@ -248,6 +250,14 @@ impl Node {
         self.metrics.lookup_hops.observe(f64::from(outcome.trace.hops));
         self.metrics.lookup_seconds.observe(outcome.trace.took.as_secs_f64());
         self.metrics.peers_hedged.inc_by(outcome.hedged as u64);
+        tracing::debug!(
+            target: "macula::routing",
+            event = "lookup completed",
+            key = %outcome.trace.key,
+            hops = outcome.trace.hops,
+            asked = outcome.asked,
+            took = ?outcome.trace.took,
+        );
         match running.goal_is {
             GoalIs::Find(op) => {
                 let found = self.found(now, &outcome);
@@ -263,12 +273,13 @@ impl Node {
             GoalIs::Refresh => {}
             GoalIs::Bootstrap => self.bootstrap_step(now, out),
         }
+        self.catch_up(now, out);
     }
 
     fn found(&self, now: Now, outcome: &Outcome) -> Result<Found, DirectoryError> {
         let mut records = outcome.records.clone();
         merge(&mut records, self.local_records(&outcome.trace.key));
-        let found = to_found(&records, now.unix, outcome.estimate);
+        let found = to_found(&records, now.unix, outcome.unseen);
         if outcome.answered == 0 && found.records.is_empty() {
             return Err(unreachable(outcome));
         }

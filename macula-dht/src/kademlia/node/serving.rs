@@ -103,10 +103,14 @@ impl Node {
         if let Some(next) = self.store.next_expiry() {
             self.timers.set(Timer::Expire, next);
         }
+        let mut told = Vec::new();
         for record in &changed {
-            self.apply_to_watch(now, record, out);
+            // A holder that watches is a watcher told, like any other.
+            if self.apply_to_watch(now, record, out) && told.is_empty() {
+                told.push(self.local.id);
+            }
         }
-        self.push(now, &changed, Then::Reply(to, outcomes), out);
+        self.push(now, &changed, told, Then::Reply(to, outcomes), out);
     }
 
     pub(super) fn on_notify(
@@ -145,16 +149,17 @@ impl Node {
         out.push(Effect::Reply { to, response: Response::Notified(unwatched) });
     }
 
-    /// Tells the watchers of changed records, and `then` goes on.
+    /// Tells the watchers of changed records, besides those `told` already, and `then` goes on.
     pub(super) fn push(
         &mut self,
         now: Now,
         changed: &[Arc<SignedRecord>],
+        told: Vec<NodeId>,
         then: Then,
         out: &mut Vec<Effect>,
     ) {
         let id = PushId(self.number());
-        let mut push = Push { waiting: BTreeMap::new(), told: Vec::new(), lapsed: Vec::new(), then };
+        let mut push = Push { waiting: BTreeMap::new(), told, lapsed: Vec::new(), then };
         for record in changed {
             let key = record.body().key;
             for watcher in self.watchers.of(now.at, &key) {

@@ -10,7 +10,7 @@ use super::super::lookup::{Goal, Outcome};
 use super::super::record::SignedRecord;
 use super::announcing::{is_wanted, reach};
 use super::finding::{GoalIs, unreachable};
-use super::{BUSY_PAUSE, Effect, Node, Now, Timer, merge, to_found};
+use super::{Effect, Node, Now, Timer, merge, to_found};
 
 /// A newcomer seldom comes alone.
 const REWATCH_DELAY: Duration = Duration::from_millis(100);
@@ -27,7 +27,8 @@ pub(super) struct Watched {
     records: BTreeMap<NodeId, Arc<SignedRecord>>,
     /// Announcers heard of since the lookup under way began: its answers may be older than that.
     pushed: BTreeSet<NodeId>,
-    estimate: usize,
+    /// How many more there seemed to be than the last lookup was given.
+    unseen: usize,
     holders: BTreeMap<NodeId, Contact>,
     /// How far the farthest holder is from the key; `None` while there is room for more.
     reach: Option<Distance>,
@@ -63,7 +64,7 @@ impl Node {
 
     pub(super) fn renew(&mut self, now: Now, key: Key, out: &mut Vec<Effect>) {
         if self.is_busy() && self.watched.get(&key).is_some_and(|watched| watched.is_ready) {
-            self.timers.set(Timer::Renew(key), now.at + BUSY_PAUSE);
+            self.backlog.insert(Timer::Renew(key));
             return;
         }
         self.look_up_watched(now, key, out);
@@ -136,7 +137,7 @@ impl Node {
         }
         watched.failures = 0;
         watched.is_ready = true;
-        watched.estimate = outcome.estimate;
+        watched.unseen = outcome.unseen;
         // What the holders did not mention is gone, except what was pushed while they were asked.
         let pushed = std::mem::take(&mut watched.pushed);
         watched.records.retain(|announcer, _| pushed.contains(announcer));
@@ -177,7 +178,7 @@ impl Node {
 
     fn show(&mut self, now: Now, key: &Key, out: &mut Vec<Effect>) {
         if let Some(watched) = self.watched.get(key) {
-            let found = to_found(&watched.records, now.unix, watched.estimate);
+            let found = to_found(&watched.records, now.unix, watched.unseen);
             out.push(Effect::Watched { key: *key, found: Ok(found) });
         }
     }
