@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use macula_proto::{
-    Contact, ContactError, Domain, KeyError, NodeId, PublicKey, SignedError, Signer, UnixMillis, Verifier,
-    open, seal, wire,
+    Contact, ContactError, Domain, KeyError, MessageError, NodeId, PublicKey, SignedError, Signer,
+    UnixMillis, Verifier, decode, open, seal, wire,
 };
 use prost::Message as _;
 
@@ -55,7 +55,7 @@ pub enum StatementError {
     TooLong(usize),
     /// The body is not the message it should be.
     #[error("the statement is not the message it should be: {0}")]
-    Malformed(#[from] prost::DecodeError),
+    Malformed(#[from] MessageError),
     /// The key in the envelope is no key.
     #[error("statement: {0}")]
     Key(#[from] KeyError),
@@ -103,7 +103,7 @@ impl Statement {
     /// Reads an alive statement. Its signature is not checked yet: see [`Statement::verify`].
     pub(crate) fn parse_alive(signed: wire::Signed) -> Result<Self, StatementError> {
         let id = claimed_id(&signed)?;
-        let body = wire::AliveBody::decode(signed.body.clone())?;
+        let body = decode::<wire::AliveBody>(signed.body.clone())?;
         let contact = Contact::from_wire(body.contact.as_ref())?;
         if contact.id != id {
             return Err(StatementError::NotTheSigner);
@@ -117,7 +117,7 @@ impl Statement {
     /// Reads a leave statement. Its signature is not checked yet.
     pub(crate) fn parse_leave(signed: wire::Signed) -> Result<Self, StatementError> {
         let id = claimed_id(&signed)?;
-        let body = wire::LeaveBody::decode(signed.body.clone())?;
+        let body = decode::<wire::LeaveBody>(signed.body.clone())?;
         Ok(Self::claimed(id, Incarnation(body.incarnation), Says::Leave, signed))
     }
 

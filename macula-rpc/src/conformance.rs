@@ -330,12 +330,15 @@ enum Seen {
     Stopped,
 }
 
+/// No check starts more handlers than this, so a probe never has to wait.
+const SEEN_MAX: usize = 64;
+
 #[derive(Clone)]
-struct Probe(mpsc::UnboundedSender<Seen>);
+struct Probe(mpsc::Sender<Seen>);
 
 impl Probe {
-    fn new() -> (Self, mpsc::UnboundedReceiver<Seen>) {
-        let (tx, rx) = mpsc::unbounded_channel();
+    fn new() -> (Self, mpsc::Receiver<Seen>) {
+        let (tx, rx) = mpsc::channel(SEEN_MAX);
         (Self(tx), rx)
     }
 
@@ -345,10 +348,10 @@ impl Probe {
         impl Drop for Stop {
             fn drop(&mut self) {
                 // The check may have seen enough.
-                let _ = self.0.0.send(Seen::Stopped);
+                let _ = self.0.0.try_send(Seen::Stopped);
             }
         }
-        let _ = self.0.send(Seen::Started);
+        let _ = self.0.try_send(Seen::Started);
         let _stop = Stop(self);
         pending().await
     }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use macula_dht::{Directory, DirectoryError};
-use macula_proto::{Access, Action, Clock, Frame, Gate, Name, NodeId, Realm, wire};
+use macula_proto::{Access, Action, Clock, Frame, Gate, Name, NodeId, Realm, decode, wire};
 use macula_transport::{PeerEvent, Transport};
 use parking_lot::Mutex;
-use prost::Message;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
@@ -273,7 +272,7 @@ impl<T: Transport, D: Directory> fmt::Debug for Rpc<T, D> {
 
 /// What a record says of its offer; nothing, if it is of another kind.
 fn offer_of(value: &Bytes) -> wire::ProcedureOffer {
-    wire::ProcedureOffer::decode(value.clone()).unwrap_or_default()
+    decode(value.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ async fn an_idempotent_call_goes_on_elsewhere_when_its_provider_is_lost() {
         let slow = move |_: Call| {
             started.notify_one();
             async move {
-                sleep(Duration::from_secs(30)).await;
+                sleep(Duration::from_secs(30)).await; // tidy: allow(sleep): paused time
                 Ok(id.to_string().into())
             }
         };
@@ -280,7 +280,7 @@ async fn a_dropped_registration_is_withdrawn_by_the_maintenance() {
     // Registered again at once, it must not be withdrawn by the earlier drop.
     drop(offer_id(&provider, id).await);
     let again = offer_id(&provider, id).await;
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // tidy: allow(sleep): paused time
     assert_eq!(caller.call(ask("id")).await.unwrap().payload, id.to_string());
     mesh.directory.remove(&id);
     let error = caller.call(ask("id")).await.unwrap_err();
@@ -413,7 +413,7 @@ async fn unused_watches_end_and_the_cache_is_bounded() {
         caller.call(ask(&format!("p{n}"))).await.unwrap_err();
         assert!(caller.watched() <= 3);
     }
-    sleep(Duration::from_secs(400)).await;
+    sleep(Duration::from_secs(400)).await; // tidy: allow(sleep): paused time
     assert_eq!(caller.watched(), 0);
 }
 

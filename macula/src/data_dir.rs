@@ -239,7 +239,7 @@ mod tests {
     fn places() -> Places {
         Places::from_lookup(|name| match name {
             "XDG_STATE_HOME" => Some("relative/is/ignored".into()),
-            "HOME" => Some("/home/ada".into()),
+            "HOME" => Some("/ada".into()),
             "XDG_RUNTIME_DIR" => Some("/run/user/7".into()),
             _ => None,
         })
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_data_directory_is_the_configured_one_or_follows_the_name() {
         let named = config(&[("node.name", "edge")]);
-        assert_eq!(places().data_dir(&named).unwrap(), Path::new("/home/ada/.local/state/macula/edge"));
+        assert_eq!(places().data_dir(&named).unwrap(), Path::new("/ada/.local/state/macula/edge"));
         let state = Places { state_home: Some("/var/state".into()), ..places() };
         assert_eq!(state.data_dir(&named).unwrap(), Path::new("/var/state/macula/edge"));
         let set = config(&[("node.data_dir", "/srv/m")]);
@@ -264,10 +264,10 @@ mod tests {
     fn the_socket_is_where_node_and_clients_both_look() {
         let socket = |values: &[(&str, &str)], places: &Places| places.admin_socket(&config(values)).unwrap();
         assert_eq!(socket(&[], &places()), Path::new("/run/user/7/macula/node.sock"));
-        assert_eq!(socket(&[("admin.socket", "/tmp/a")], &places()), Path::new("/tmp/a"));
+        assert_eq!(socket(&[("admin.socket", "/srv/a")], &places()), Path::new("/srv/a"));
         let no_runtime = Places { runtime_dir: None, ..places() };
         let edge = socket(&[("node.name", "edge")], &no_runtime);
-        assert_eq!(edge, Path::new("/home/ada/.local/state/macula/run/edge.sock"));
+        assert_eq!(edge, Path::new("/ada/.local/state/macula/run/edge.sock"));
         let nothing = socket(&[], &Places::default());
         assert_eq!(nothing, std::env::temp_dir().join("macula/run/node.sock"));
     }

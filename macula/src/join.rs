@@ -25,8 +25,11 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a goodbye may take.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the peers are written to disk.
+/// How often the peers are written to disk while nothing changes.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How soon a change of the members is on disk, should the process be killed; also the shortest time between writes.
+const SAVE_SOON: Duration = Duration::from_secs(1);
 
 /// The plan is looked at at least this often, whatever its deadline says.
 const POLL_MAX: Duration = Duration::from_secs(5);
@@ -99,7 +102,7 @@ impl<T: Transport> Presence<T> {
         let mut plan = BootstrapPlan::new(PlanConfig::default(), self.seed);
         self.recall_peers(&mut plan);
         let mut events = self.core.swim.subscribe();
-        let mut save = tokio::time::interval(SAVE_INTERVAL);
+        let mut save_at = tokio::time::Instant::now() + SAVE_SOON;
         let mut attempts: JoinSet<(BootstrapTarget, Result<(), JoinError>)> = JoinSet::new();
         let (mut due, mut known) = (Vec::new(), BTreeSet::new());
         loop {
@@ -119,13 +122,16 @@ impl<T: Transport> Presence<T> {
                 () = stop.cancelled() => break,
                 Some(done) = attempts.join_next() => self.report(&mut plan, done.ok()),
                 () = self.changed.notified() => {}
-                // Lagging behind is fine: only the number of members counts.
-                _ = events.recv() => {}
-                _ = save.tick() => self.save_peers(),
+                // Lagging behind is fine: the members themselves are read from their snapshot.
+                _ = events.recv() => save_at = save_at.min(tokio::time::Instant::now() + SAVE_SOON),
+                () = tokio::time::sleep_until(save_at) => {
+                    self.save_peers().await;
+                    save_at = tokio::time::Instant::now() + SAVE_INTERVAL;
+                }
                 () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
             }
         }
-        self.save_peers();
+        self.save_peers().await;
     }
 
     /// Connects to the first of a seed's addresses that answers, and learns the mesh from there.
@@ -224,8 +230,9 @@ impl<T: Transport> Presence<T> {
         }
     }
 
-    fn save_peers(&self) {
-        let Some(file) = &self.peers else { return };
+    /// Writes the peers, on a thread that may wait for the disk: this one carries the node's traffic.
+    async fn save_peers(&self) {
+        let Some(file) = self.peers.clone() else { return };
         let (own, last_seen): (_, UnixMillis) = (self.core.transport.local().id, self.clock.unix());
         let members = self.core.swim.members();
         let others = members.iter().filter(|member| member.state.is_present() && member.contact.id != own);
@@ -235,8 +242,10 @@ impl<T: Transport> Presence<T> {
         if peers.is_empty() {
             return;
         }
-        if let Err(error) = file.save(peers) {
-            tracing::warn!(%error, "the peers could not be saved");
+        match tokio::task::spawn_blocking(move || file.save(peers)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the peers could not be saved"),
+            Err(error) => tracing::warn!(%error, "the peers could not be saved"),
         }
     }
 }

@@ -104,3 +104,8 @@ pub use macula_transport::{PeerInfo, TransportError};
 pub use message::{Decode, Publish, reply};
 pub use node::{Health, Node};
 pub use payload::{CodecError, FromPayload, IntoPayload, Json, MsgPack, Protobuf};
+
+/// The README's programs, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
