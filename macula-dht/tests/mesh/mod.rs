@@ -107,7 +107,7 @@ impl Mesh {
         for other in others {
             other.kademlia.peer_lost(id);
         }
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await; // tidy: allow(sleep): every user runs under paused time
     }
 }
 
