@@ -50,7 +50,6 @@ pub(crate) struct Core<T: Transport> {
     pub(crate) pubsub: PubSub<T, Kademlia<T>>,
     pub(crate) rpc: Rpc<T, Kademlia<T>>,
     misplaced: Counter,
-    driver: Arc<parking_lot::Mutex<Option<macula_dht::KademliaDriver<T>>>>,
 }
 
 /// The names of the supervised tasks.
@@ -71,7 +70,7 @@ impl<T: Transport> Core<T> {
         // Drivers are made anew for each start of their tasks: see `spawn`.
         let (swim, _) =
             Swim::new(transport.clone(), config.swim, signer.clone(), verifier.clone(), clock.clone(), seed);
-        let (directory, driver) = Kademlia::new(
+        let (directory, _) = Kademlia::new(
             transport.clone(),
             config.directory,
             signer,
@@ -89,16 +88,7 @@ impl<T: Transport> Core<T> {
             config.pubsub,
         );
         let rpc = Rpc::new(transport.clone(), directory.clone(), gate, clock, config.rpc);
-        Self {
-            transport,
-            book,
-            swim,
-            directory,
-            pubsub,
-            rpc,
-            misplaced: Counter::default(),
-            driver: Arc::new(parking_lot::Mutex::new(Some(driver))),
-        }
+        Self { transport, book, swim, directory, pubsub, rpc, misplaced: Counter::default() }
     }
 
     /// Starts a supervised task for each layer. A layer's state lives in its handle, so a task that is restarted
@@ -111,7 +101,7 @@ impl<T: Transport> Core<T> {
         })?;
         let swim = self.swim.clone();
         supervisor.spawn(task::MEMBERSHIP, move |stop| swim.driver().run(stop))?;
-        let (driver, replay) = (self.driver.clone(), self.clone());
+        let (directory, replay) = (self.directory.clone(), self.clone());
         let replay = move || {
             let core = replay.clone();
             async move { core.replay().await }
@@ -119,7 +109,7 @@ impl<T: Transport> Core<T> {
         supervisor
             .task(task::DIRECTORY)
             .on_restart(replay)
-            .spawn(move |stop| driver.lock().take().unwrap().run(stop))?;
+            .spawn(move |stop| directory.driver().run(stop))?;
         let pubsub = self.pubsub.clone();
         supervisor.spawn(task::PUBSUB, move |stop| {
             let pubsub = pubsub.clone();

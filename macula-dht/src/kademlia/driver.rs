@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use macula_proto::{Clock, Contact, Key, NodeId};
 use macula_transport::{StreamRx, StreamTx, Target, Transport};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -59,8 +59,33 @@ enum Waiting {
     Bootstrap(Answer<Result<usize, DirectoryError>>),
 }
 
-/// Carries out what a node's machine decides.
+/// Runs a [`Kademlia`](super::Kademlia). If its task dies, [`Kademlia::driver`](super::Kademlia::driver) makes another
+/// one that goes on where it stopped.
+#[must_use = "nothing happens until it runs"]
 pub struct KademliaDriver<T> {
+    state: Arc<Mutex<State<T>>>,
+}
+
+impl<T: Transport> KademliaDriver<T> {
+    pub(super) const fn new(state: Arc<Mutex<State<T>>>) -> Self {
+        Self { state }
+    }
+
+    /// Runs until `stop` is cancelled (or every handle is dropped). After that, whoever waits gets
+    /// [`DirectoryError::Closed`]. A second driver waits until the first has ended.
+    pub async fn run(self, stop: CancellationToken) {
+        self.state.lock().await.run(stop).await;
+    }
+}
+
+impl<T> std::fmt::Debug for KademliaDriver<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KademliaDriver").finish_non_exhaustive()
+    }
+}
+
+/// What a driver carries out and with what; it outlives the driver's task.
+pub(super) struct State<T> {
     transport: T,
     node: Node,
     clock: Arc<dyn Clock>,
@@ -73,7 +98,7 @@ pub struct KademliaDriver<T> {
     last_number: u64,
 }
 
-impl<T: Transport> KademliaDriver<T> {
+impl<T: Transport> State<T> {
     pub(super) fn new(
         transport: T,
         node: Node,
@@ -95,9 +120,7 @@ impl<T: Transport> KademliaDriver<T> {
         }
     }
 
-    /// Runs until `stop` is cancelled (or every handle is dropped). After that, whoever waits gets
-    /// [`DirectoryError::Closed`].
-    pub async fn run(mut self, stop: CancellationToken) {
+    async fn run(&mut self, stop: CancellationToken) {
         let board = self.board.clone();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,7 +151,17 @@ impl<T: Transport> KademliaDriver<T> {
             }
             self.carry_out();
         }
-        board.close();
+        self.close();
+    }
+
+    /// Stopped in order: whoever waits is told so, and nothing more is taken.
+    fn close(&mut self) {
+        self.board.close();
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        self.waiting.clear();
+        self.replies.clear();
+        self.requests.abort_all();
     }
 
     fn commands(&mut self, first: Command) {
@@ -247,12 +280,6 @@ impl<T: Transport> KademliaDriver<T> {
     fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
-    }
-}
-
-impl<T> std::fmt::Debug for KademliaDriver<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KademliaDriver").field("node", &self.node).finish_non_exhaustive()
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use macula_proto::{Capabilities, Clock, Contact, Frame, Gate, Key, NodeId, Signer, Verifier};
 use macula_transport::{PeerInfo, ResetCode, StreamTx, Target, Transport};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::config::KademliaConfig;
-use super::driver::{Command, KademliaDriver};
+use super::driver::{Command, KademliaDriver, State};
 use super::lookup::LookupTrace;
 use super::message::Request;
 use super::metrics::DhtMetrics;
@@ -28,12 +28,18 @@ const DIALS_MAX: usize = 16;
 /// Nothing happens until its [`KademliaDriver`] runs, and nobody is known until [`bootstrap`](Self::bootstrap),
 /// [`peer_up`](Self::peer_up) or [`add_contact`](Self::add_contact). Incoming streams of
 /// [`Service::Directory`](macula_proto::Service::Directory) go to [`on_stream`](Self::on_stream).
-#[derive(Debug)]
 pub struct Kademlia<T> {
     transport: T,
     commands: mpsc::Sender<Command>,
     board: Arc<Board>,
     metrics: DhtMetrics,
+    state: Arc<Mutex<State<T>>>,
+}
+
+impl<T: Transport> std::fmt::Debug for Kademlia<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kademlia(of {})", self.transport.local().id.short())
+    }
 }
 
 impl<T: Clone> Clone for Kademlia<T> {
@@ -43,6 +49,7 @@ impl<T: Clone> Clone for Kademlia<T> {
             commands: self.commands.clone(),
             board: self.board.clone(),
             metrics: self.metrics.clone(),
+            state: self.state.clone(),
         }
     }
 }
@@ -66,8 +73,14 @@ impl<T: Transport> Kademlia<T> {
         let now = super::driver::now(&*clock);
         let local = transport.local();
         let node = super::Node::new(now, local, config, signer, verifier, gate, metrics.clone(), seed);
-        let driver = KademliaDriver::new(transport.clone(), node, clock, inbox, board.clone());
-        (Self { transport, commands, board, metrics }, driver)
+        let state = Arc::new(Mutex::new(State::new(transport.clone(), node, clock, inbox, board.clone())));
+        let driver = KademliaDriver::new(state.clone());
+        (Self { transport, commands, board, metrics, state }, driver)
+    }
+
+    /// Another driver, to take over from one whose task died. Records, watches and announcements are kept.
+    pub fn driver(&self) -> KademliaDriver<T> {
+        KademliaDriver::new(self.state.clone())
     }
 
     /// Joins the mesh: connects to `seeds`, looks itself up through them and fills the routing table. Returns how many
