@@ -93,7 +93,8 @@ impl Admin {
         let Self { listener, path, node, control } = self;
         let closed = node.closed();
         let router = routes::router(node, control);
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { closed.cancelled().await });
+        let served =
+            axum::serve(listener, router).with_graceful_shutdown(async move { closed.cancelled().await });
         if let Err(error) = served.await {
             tracing::error!(socket = %path.0.display(), %error, "the admin socket failed");
         }

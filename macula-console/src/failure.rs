@@ -4,7 +4,9 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use macula::bootstrap::SeedError;
-use macula::{CallError, ConfigError, DirectoryError, Error, JoinError, PublishError, RegisterError, SubscribeError};
+use macula::{
+    CallError, ConfigError, DirectoryError, Error, JoinError, PublishError, RegisterError, SubscribeError,
+};
 
 use crate::api::{ErrorBody, ErrorCode, ErrorInfo};
 
@@ -51,9 +53,10 @@ impl IntoResponse for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, hint) = match &error {
-            Error::Name(_) | Error::Pattern(_) | Error::Realm(_) | Error::Codec(_) => {
-                (ErrorCode::Invalid, Some("names look like be.cortexiq.home.kitchen; `*` and `#` stand in patterns"))
-            }
+            Error::Name(_) | Error::Pattern(_) | Error::Realm(_) | Error::Codec(_) => (
+                ErrorCode::Invalid,
+                Some("names look like be.cortexiq.home.kitchen; `*` and `#` stand in patterns"),
+            ),
             Error::NotInRealm(_) => (ErrorCode::Invalid, Some("`macula_ctl status` lists the node's realms")),
             Error::Join(error) => join(error),
             Error::Publish(error) => publish(error),
@@ -103,7 +106,9 @@ fn join(error: &JoinError) -> Verdict {
 
 fn directory(error: &DirectoryError) -> Verdict {
     match error {
-        DirectoryError::NoPeers => (ErrorCode::Unreachable, Some("join a mesh first: `macula_ctl join ADDR`")),
+        DirectoryError::NoPeers => {
+            (ErrorCode::Unreachable, Some("join a mesh first: `macula_ctl join ADDR`"))
+        }
         DirectoryError::ValueTooLarge { .. } => (ErrorCode::Invalid, None),
         DirectoryError::Refused(_) => (ErrorCode::Overloaded, None),
         _ => (ErrorCode::Unreachable, Some("the nodes that should know do not answer; try again")),
@@ -114,7 +119,9 @@ fn publish(error: &PublishError) -> Verdict {
     match error {
         PublishError::Forbidden(_) => (ErrorCode::Forbidden, None),
         PublishError::Payload(_) | PublishError::NotInRealm(_) => (ErrorCode::Invalid, None),
-        PublishError::Unresolved { .. } => (ErrorCode::Timeout, Some("part of the directory does not answer; try again")),
+        PublishError::Unresolved { .. } => {
+            (ErrorCode::Timeout, Some("part of the directory does not answer; try again"))
+        }
         _ => (ErrorCode::Internal, None),
     }
 }

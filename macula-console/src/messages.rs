@@ -55,10 +55,8 @@ pub(crate) async fn subscribe(
     let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
     let mut subscription = node.subscribe_in(realm, &query.pattern, SubscribeOptions::default()).await?;
     let (lines, body) = lines();
-    let first = SubscribeEvent::Subscribed {
-        pattern: query.pattern,
-        holders: subscription.announced().holders,
-    };
+    let first =
+        SubscribeEvent::Subscribed { pattern: query.pattern, holders: subscription.announced().holders };
     tokio::spawn(async move {
         if send(&lines, &first).await.is_some() {
             forward(&mut subscription, &lines).await;
@@ -68,7 +66,10 @@ pub(crate) async fn subscribe(
 }
 
 /// Writes what arrives, until the subscription ends or the client goes away.
-async fn forward(subscription: &mut Subscription, lines: &mpsc::Sender<Result<Bytes, Infallible>>) -> Option<()> {
+async fn forward(
+    subscription: &mut Subscription,
+    lines: &mpsc::Sender<Result<Bytes, Infallible>>,
+) -> Option<()> {
     let mut lost = 0;
     loop {
         let message = tokio::select! {
@@ -89,7 +90,8 @@ pub(crate) async fn call(
     Json(request): Json<api::Call>,
 ) -> Result<Json<api::CallResult>, Failure> {
     let (bytes, content_type) = request.payload.to_bytes().map_err(Failure::invalid)?;
-    let procedure: Name = request.procedure.parse().map_err(|error| Failure::from(macula::Error::Name(error)))?;
+    let procedure: Name =
+        request.procedure.parse().map_err(|error| Failure::from(macula::Error::Name(error)))?;
     let mut call = CallRequest::new(procedure)
         .realm(realm(request.realm.as_deref())?.unwrap_or_else(|| node.realm()))
         .payload(bytes)

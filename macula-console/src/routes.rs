@@ -158,7 +158,10 @@ struct LookupQuery {
     procedure: Option<String>,
 }
 
-async fn lookup(State(node): State<Node>, Query(query): Query<LookupQuery>) -> Result<Json<api::Lookup>, Failure> {
+async fn lookup(
+    State(node): State<Node>,
+    Query(query): Query<LookupQuery>,
+) -> Result<Json<api::Lookup>, Failure> {
     let key: Key = match query {
         LookupQuery { key: Some(key), .. } => key.parse().map_err(Failure::invalid)?,
         LookupQuery { topic: Some(topic), .. } => node.topic_key(&topic)?,
@@ -227,7 +230,10 @@ async fn config(State(node): State<Node>) -> Json<Vec<api::ConfigEntry>> {
     Json(node.config_entries().into_iter().map(entry).collect())
 }
 
-async fn config_get(State(node): State<Node>, Path(key): Path<String>) -> Result<Json<api::ConfigEntry>, Failure> {
+async fn config_get(
+    State(node): State<Node>,
+    Path(key): Path<String>,
+) -> Result<Json<api::ConfigEntry>, Failure> {
     Ok(Json(entry(node.get_config(&key)?)))
 }
 
@@ -256,7 +262,11 @@ async fn log(
 
 async fn seeds(State(node): State<Node>) -> Json<Value> {
     let seeds = node.seeds().into_iter();
-    Json(seeds.map(|seed| json!({ "addr": seed.seed.to_string(), "source": seed.origin.to_string() })).collect())
+    Json(
+        seeds
+            .map(|seed| json!({ "addr": seed.seed.to_string(), "source": seed.origin.to_string() }))
+            .collect(),
+    )
 }
 
 async fn seed_add(State(node): State<Node>, Json(body): Json<api::Address>) -> Result<Json<Value>, Failure> {
@@ -264,14 +274,20 @@ async fn seed_add(State(node): State<Node>, Json(body): Json<api::Address>) -> R
     Ok(Json(Value::Null))
 }
 
-async fn seed_remove(State(node): State<Node>, Json(body): Json<api::Address>) -> Result<Json<Value>, Failure> {
+async fn seed_remove(
+    State(node): State<Node>,
+    Json(body): Json<api::Address>,
+) -> Result<Json<Value>, Failure> {
     match node.remove_seed(&body.addr) {
         true => Ok(Json(Value::Null)),
         false => Err(Failure::not_found(format!("`{}` is no seed", body.addr))),
     }
 }
 
-async fn join(State(node): State<Node>, Json(body): Json<api::Address>) -> Result<Json<api::Joined>, Failure> {
+async fn join(
+    State(node): State<Node>,
+    Json(body): Json<api::Address>,
+) -> Result<Json<api::Joined>, Failure> {
     let joined = node.join(&body.addr).await?;
     Ok(Json(api::Joined {
         seed: joined.seed.to_string(),

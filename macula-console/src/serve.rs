@@ -86,8 +86,8 @@ pub(crate) async fn reply(
     let server = servers.0.servers.lock().get(&id).cloned();
     let server = server.ok_or_else(|| Failure::not_found(format!("no client serves under number {id}")))?;
     let waiting = server.waiting.lock().remove(&reply.call);
-    let waiting =
-        waiting.ok_or_else(|| Failure::not_found(format!("nobody waits for call {} any more", reply.call)))?;
+    let waiting = waiting
+        .ok_or_else(|| Failure::not_found(format!("nobody waits for call {} any more", reply.call)))?;
     // A caller that gave up in this very moment is no error of the client.
     let _ = waiting.send(outcome(reply)?);
     Ok(Json(Value::Null))
@@ -96,7 +96,8 @@ pub(crate) async fn reply(
 fn outcome(reply: ServeReply) -> Result<Result<Reply, HandlerError>, Failure> {
     match (reply.result, reply.error) {
         (Some(result), None) => {
-            let bytes = BASE64.decode(result.as_bytes()).map_err(|_| Failure::invalid("`result` is not base64"))?;
+            let bytes =
+                BASE64.decode(result.as_bytes()).map_err(|_| Failure::invalid("`result` is not base64"))?;
             // What a program prints ends with a line break that is not part of its result.
             let bytes = bytes.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(bytes);
             let (bytes, content_type) = Payload::from_input(bytes).to_bytes().map_err(Failure::invalid)?;

@@ -296,7 +296,8 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is no duration: write 500ms, 5s or 1m"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("`{text}` is no duration: write 500ms, 5s or 1m"))?;
     let millis = match unit {
         "ms" => 1,
         "" | "s" => 1_000,

@@ -64,7 +64,12 @@ impl Client {
         Ok(Lines { body: response.into_body(), rest: BytesMut::new() })
     }
 
-    async fn json<A: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<A, CliError> {
+    async fn json<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<A, CliError> {
         let response = self.request(method, path, body).await?;
         let body = collect(response).await?;
         serde_json::from_slice(&body)
@@ -114,7 +119,8 @@ impl Client {
         };
         CliError::NoNode {
             message,
-            hint: "`macula_ctl start` starts one, `macula_ctl nodes` lists what runs, --node picks one".into(),
+            hint: "`macula_ctl start` starts one, `macula_ctl nodes` lists what runs, --node picks one"
+                .into(),
         }
     }
 }
@@ -137,9 +143,9 @@ impl Lines {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line = self.rest.split_to(end + 1);
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|error| CliError::Broken(format!("the node's answer is not understood: {error}")));
+                return serde_json::from_slice(&line).map(Some).map_err(|error| {
+                    CliError::Broken(format!("the node's answer is not understood: {error}"))
+                });
             }
             if self.rest.len() > ANSWER_BYTES_MAX {
                 return Err(CliError::Broken("a line without end".into()));

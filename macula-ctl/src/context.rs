@@ -70,7 +70,9 @@ pub(crate) fn save(node: &str) -> Result<(), CliError> {
 pub(crate) fn clear() -> Result<(), CliError> {
     let file = file()?;
     match fs::remove_file(&file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(CliError::io(file.display().to_string())(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(CliError::io(file.display().to_string())(error))
+        }
         _ => Ok(()),
     }
 }
@@ -80,7 +82,9 @@ async fn by_address(address: &str) -> Result<PathBuf, CliError> {
     for (client, status) in running().await? {
         // `[::]:4000` listens on every address: there the port decides.
         let listens = status.listen.iter().chain(&status.advertise).any(|at| {
-            at == address || (at.starts_with("[::]:") || at.starts_with("0.0.0.0:")) && at.ends_with(&format!(":{port}"))
+            at == address
+                || (at.starts_with("[::]:") || at.starts_with("0.0.0.0:"))
+                    && at.ends_with(&format!(":{port}"))
         });
         if listens {
             return Ok(client.socket().to_owned());
@@ -91,7 +95,8 @@ async fn by_address(address: &str) -> Result<PathBuf, CliError> {
 }
 
 async fn others() -> String {
-    let names: Vec<_> = running().await.unwrap_or_default().into_iter().map(|(_, status)| status.name).collect();
+    let names: Vec<_> =
+        running().await.unwrap_or_default().into_iter().map(|(_, status)| status.name).collect();
     if names.is_empty() {
         "`macula_ctl start` starts a node".into()
     } else {
@@ -110,7 +115,8 @@ fn sockets() -> Result<Vec<PathBuf>, CliError> {
 }
 
 fn file() -> Result<PathBuf, CliError> {
-    let home = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home =
+        |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     home("XDG_CONFIG_HOME")
         .or_else(|| home("HOME").map(|home| home.join(".config")))
         .map(|config| config.join("macula/context"))

@@ -13,7 +13,11 @@ use crate::output;
 
 /// Runs until Ctrl-C, SIGTERM or `stop`, then shuts every node down in order. A second signal ends the
 /// process at once.
-pub(crate) async fn run(nodes: Vec<Node>, log: LogHandle, ready: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+pub(crate) async fn run(
+    nodes: Vec<Node>,
+    log: LogHandle,
+    ready: impl FnOnce() -> Result<(), CliError>,
+) -> Result<(), CliError> {
     let stop = CancellationToken::new();
     let mut admins = Vec::new();
     for node in &nodes {

@@ -27,7 +27,11 @@ pub(crate) fn rows<R: Row>(format: Format, rows: &[R]) -> Result<(), CliError> {
 }
 
 /// Prints one thing: `table` for people, or a document.
-pub(crate) fn one(format: Format, value: &impl Serialize, table: impl FnOnce() -> String) -> Result<(), CliError> {
+pub(crate) fn one(
+    format: Format,
+    value: &impl Serialize,
+    table: impl FnOnce() -> String,
+) -> Result<(), CliError> {
     match format {
         Format::Table => print(&table()),
         Format::Json => print(&pretty(value)),
@@ -58,11 +62,7 @@ pub(crate) fn say(text: &str) {
 /// Two columns: what, and how it is.
 pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
-    facts
-        .iter()
-        .map(|(what, value)| format!("{what:width$}  {value}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    facts.iter().map(|(what, value)| format!("{what:width$}  {value}")).collect::<Vec<_>>().join("\n")
 }
 
 fn table<R: Row>(rows: &[R]) -> String {

@@ -133,7 +133,8 @@ fn signals_end_a_node_in_order() {
     user.wait_for_members("a", 2);
     b.signal("TERM");
     assert_eq!(b.wait(), Some(0));
-    let members = user.wait_for(&["--node", "a", "members"], "without b", |members| alive(members).len() == 1);
+    let members =
+        user.wait_for(&["--node", "a", "members"], "without b", |members| alive(members).len() == 1);
     assert!(!members.to_string().contains("\"dead\""), "it left, it did not die: {members:#}");
 }
 

@@ -83,6 +83,7 @@ mod metrics;
 mod news;
 mod overlay;
 mod probe;
+mod queues;
 mod roster;
 mod statement;
 mod suspicion;
@@ -103,5 +104,6 @@ pub use message::{
     BucketDigest, DigestEntry, PACKET_BYTES_MAX, Packet, PacketKind, Rumour, SyncMessage, Update, suspector,
 };
 pub use metrics::{KindLabel, Refused, RefusedLabel, SwimMetrics};
+pub use queues::Queue;
 pub use statement::{Statement, StatementError};
 pub use swim::{Swim, SwimOptions};

@@ -22,13 +22,13 @@ use crate::roster::Entry;
 use crate::{Incarnation, MemberState, Rumour};
 
 /// Probes under way at once.
-const PROBES_MAX: usize = 16;
+pub(crate) const PROBES_MAX: usize = 16;
 
 /// Requests of others to probe somebody, under way at once.
-const RELAYS_MAX: usize = 128;
+pub(crate) const RELAYS_MAX: usize = 128;
 
 /// Members waiting to be probed out of turn.
-const CHECKS_MAX: usize = 64;
+pub(crate) const CHECKS_MAX: usize = 64;
 
 /// One probe of ours.
 #[derive(Debug)]

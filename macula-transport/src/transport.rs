@@ -120,7 +120,8 @@ pub trait Transport: Clone + Send + Sync + 'static {
     /// Receives until `stop` is cancelled, then drains and closes every connection.
     ///
     /// Call it once; nothing is accepted before.
-    fn serve<H: Inbound<Self>>(&self, handler: H, stop: CancellationToken) -> impl Future<Output = ()> + Send;
+    fn serve<H: Inbound<Self>>(&self, handler: H, stop: CancellationToken)
+    -> impl Future<Output = ()> + Send;
 
     /// Makes sure that a connection is up, dialling if need be, and says with whom.
     ///
@@ -139,7 +140,11 @@ pub trait Transport: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// Why there is no connection. A lane ends with its connection; then ask for it again.
-    fn lane(&self, to: NodeId, lane: LaneId) -> impl Future<Output = Result<LaneSender, TransportError>> + Send;
+    fn lane(
+        &self,
+        to: NodeId,
+        lane: LaneId,
+    ) -> impl Future<Output = Result<LaneSender, TransportError>> + Send;
 
     /// Opens a stream to `to` with its first frame, dialling if need be.
     ///

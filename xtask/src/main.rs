@@ -4,10 +4,12 @@
 //!   main ──► ci ──► command ──► tally      one step after the other, then one line that counts
 //!      ├───► alone                         each crate by itself
 //!      ├───► tidy ► source, metadata, …    rules that no other tool checks
-//!      └───► fuzz                          the decoders, for a given time
+//!      ├───► fuzz                          the decoders, for a given time
+//!      └───► chaos                         real nodes that are killed, paused, restarted
 //! ```
 
 mod alone;
+mod chaos;
 mod ci;
 mod command;
 mod fuzz;
@@ -43,6 +45,8 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Kill, pause and restart real nodes; the survivors must agree on who is alive
+    Chaos(chaos::Options),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Some(Task::Tidy) => tidy::run(&root),
         Some(Task::Alone) => alone::run(&root),
         Some(Task::Fuzz { seconds }) => fuzz::run(&root, seconds),
+        Some(Task::Chaos(options)) => chaos::run(&root, options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

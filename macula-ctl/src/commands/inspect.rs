@@ -5,6 +5,7 @@ use macula_console::api::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::messages::query;
 use crate::cli::{self, Format};
 use crate::client::Client;
 use crate::context;
@@ -37,14 +38,14 @@ pub(crate) async fn metrics(client: &Client) -> Result<(), CliError> {
 }
 
 pub(crate) async fn lookup(client: &Client, format: Format, args: &cli::Lookup) -> Result<(), CliError> {
-    let query = match (&args.key, &args.topic, &args.procedure) {
-        (Some(key), _, _) => format!("key={key}"),
-        (_, Some(topic), _) => format!("topic={topic}"),
-        (_, _, Some(procedure)) => format!("procedure={procedure}"),
+    let asked = match (&args.key, &args.topic, &args.procedure) {
+        (Some(key), _, _) => format!("key={}", query(key)),
+        (_, Some(topic), _) => format!("topic={}", query(topic)),
+        (_, _, Some(procedure)) => format!("procedure={}", query(procedure)),
         (None, None, None) => unreachable!("clap requires one of them"),
     };
     let progress = super::progress("asking the directory");
-    let lookup: Lookup = client.get(&format!("/v1/lookup?{query}")).await?;
+    let lookup: Lookup = client.get(&format!("/v1/lookup?{asked}")).await?;
     progress.finish_and_clear();
     match format {
         Format::Table => {
@@ -85,7 +86,9 @@ pub(crate) async fn nodes(format: Format) -> Result<(), CliError> {
 
 fn status_text(status: &Status) -> String {
     let tasks = |task: &Task| match (&task.last_failure, task.restarts) {
-        (Some(failure), restarts) => format!("{}: {}, {restarts} restarts ({failure})", task.name, task.state),
+        (Some(failure), restarts) => {
+            format!("{}: {}, {restarts} restarts ({failure})", task.name, task.state)
+        }
         (None, _) => format!("{}: {}", task.name, task.state),
     };
     output::facts(&[
@@ -216,7 +219,12 @@ impl Row for LookupRound {
     const COLUMNS: &'static [&'static str] = &["round", "asked", "answer", "took"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.round.to_string(), short(&self.asked), self.answer.clone(), self.took_us.map_or_else(|| "-".into(), micros)]
+        vec![
+            self.round.to_string(),
+            short(&self.asked),
+            self.answer.clone(),
+            self.took_us.map_or_else(|| "-".into(), micros),
+        ]
     }
 }
 

@@ -4,6 +4,7 @@ use hyper::Method;
 use macula_console::api::{Address, ConfigEntry, Joined, SetValue};
 use serde_json::Value;
 
+use super::messages::query;
 use crate::cli::{ConfigCommand, ContextCommand, Format, SeedsCommand};
 use crate::client::Client;
 use crate::context;
@@ -42,12 +43,13 @@ pub(crate) async fn config(client: &Client, format: Format, command: &ConfigComm
     match command {
         ConfigCommand::List => super::inspect::list::<ConfigEntry>(client, format, "/v1/config").await,
         ConfigCommand::Get { key } => {
-            let entry: ConfigEntry = client.get(&format!("/v1/config/{key}")).await?;
+            let entry: ConfigEntry = client.get(&format!("/v1/config/{}", query(key))).await?;
             output::one(format, &entry, || entry.value.clone())
         }
         ConfigCommand::Set { key, value } => {
             let body = SetValue { value: value.clone() };
-            let entry: ConfigEntry = client.send(Method::PUT, &format!("/v1/config/{key}"), &body).await?;
+            let entry: ConfigEntry =
+                client.send(Method::PUT, &format!("/v1/config/{}", query(key)), &body).await?;
             output::say(&format!("{} = {}", entry.key, entry.value));
             Ok(())
         }

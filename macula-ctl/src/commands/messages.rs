@@ -32,7 +32,11 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
     Ok(())
 }
 
-pub(crate) async fn subscribe(client: &Client, format: Format, args: &cli::Subscribe) -> Result<(), CliError> {
+pub(crate) async fn subscribe(
+    client: &Client,
+    format: Format,
+    args: &cli::Subscribe,
+) -> Result<(), CliError> {
     let realm = args.realm.as_deref().map(|realm| format!("&realm={}", query(realm))).unwrap_or_default();
     let path = format!("/v1/subscribe?pattern={}{realm}", query(&args.pattern));
     let mut events = client.lines(Method::GET, &path).await?;

@@ -25,13 +25,11 @@ const STDERR_BYTES_MAX: usize = 4 * 1024;
 pub(crate) async fn serve(client: &Client, args: cli::Serve) -> Result<(), CliError> {
     let program = Arc::new(Program::find(&args)?);
     let realm = args.realm.as_deref().map(|realm| format!("&realm={}", query(realm))).unwrap_or_default();
-    let path = format!(
-        "/v1/serve?procedure={}&concurrency={}{realm}",
-        query(&args.procedure),
-        args.concurrency
-    );
+    let path =
+        format!("/v1/serve?procedure={}&concurrency={}{realm}", query(&args.procedure), args.concurrency);
     let mut events = client.lines(Method::GET, &path).await?;
-    let mut serving = Serving { client: client.clone(), program, id: 0, runs: JoinSet::new(), calls: HashMap::new() };
+    let mut serving =
+        Serving { client: client.clone(), program, id: 0, runs: JoinSet::new(), calls: HashMap::new() };
     loop {
         tokio::select! {
             event = events.next::<ServeEvent>() => match event? {

@@ -55,7 +55,8 @@ impl User {
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let outcome = self.ctl(&[args, &["-o", "json"]].concat());
         assert_eq!(outcome.code(), 0, "{args:?}: {}", outcome.stderr());
-        serde_json::from_str(&outcome.stdout()).unwrap_or_else(|error| panic!("{args:?}: {error}: {outcome:?}"))
+        serde_json::from_str(&outcome.stdout())
+            .unwrap_or_else(|error| panic!("{args:?}: {error}: {outcome:?}"))
     }
 
     /// Starts a node on a free port of the loopback and waits until it is ready.
@@ -132,8 +133,13 @@ impl User {
     pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.home.path().join(name);
-        let mut file =
-            std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o755).open(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o755)
+            .open(&path)
+            .unwrap();
         file.write_all(text.as_bytes()).unwrap();
         path
     }
