@@ -30,11 +30,13 @@ pub enum AdminError {
     },
 }
 
+type SetLog = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// What the API may do to the process around the node.
 #[derive(Clone)]
 pub struct Control {
     pub(crate) stop: CancellationToken,
-    pub(crate) set_log: Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub(crate) set_log: Arc<SetLog>,
 }
 
 impl Control {

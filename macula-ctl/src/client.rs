@@ -127,7 +127,10 @@ impl Client {
 
 async fn collect(response: Response<Incoming>) -> Result<Bytes, CliError> {
     let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-    body.collect().await.map(|body| body.to_bytes()).map_err(|error| CliError::Broken(error.to_string()))
+    body.collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|error| CliError::Broken(error.to_string()))
 }
 
 /// A streamed answer.

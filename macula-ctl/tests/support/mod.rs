@@ -2,6 +2,8 @@
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
+// The lint lets tests unwrap, but not what they share.
+#![allow(clippy::unwrap_used)]
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};

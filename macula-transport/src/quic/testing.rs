@@ -27,6 +27,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a node's handler saw.
+/// More than any test makes a node see.
+const SEEN_MAX: usize = 65_536;
+
 #[derive(Debug)]
 pub(crate) enum Seen {
     Up(NodeId),
@@ -39,32 +42,32 @@ pub(crate) enum Seen {
 pub(crate) struct Node {
     pub(crate) transport: QuicTransport,
     pub(crate) book: Arc<AddressBook>,
-    seen: Mutex<mpsc::UnboundedReceiver<Seen>>,
+    seen: Mutex<mpsc::Receiver<Seen>>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
 
 /// Echoes streams, records everything else.
 struct Recorder {
-    seen: mpsc::UnboundedSender<Seen>,
+    seen: mpsc::Sender<Seen>,
     lane_pause: Duration,
 }
 
 impl Inbound<QuicTransport> for Recorder {
     fn on_peer(&self, event: PeerEvent) {
-        let _ = self.seen.send(match event {
+        let _ = self.seen.try_send(match event {
             PeerEvent::Up(info) => Seen::Up(info.id),
             PeerEvent::Down { id, reason } => Seen::Down(id, reason),
         });
     }
 
     fn on_datagram(&self, _from: NodeId, frame: Frame) {
-        let _ = self.seen.send(Seen::Datagram(frame));
+        let _ = self.seen.try_send(Seen::Datagram(frame));
     }
 
     async fn on_lane(&self, _from: NodeId, lane: LaneId, frame: Frame) {
         tokio::time::sleep(self.lane_pause).await;
-        let _ = self.seen.send(Seen::Lane(lane, frame));
+        let _ = self.seen.try_send(Seen::Lane(lane, frame));
     }
 
     async fn on_stream(&self, _from: NodeId, first: Frame, mut tx: QuicTx, mut rx: QuicRx) {
@@ -81,7 +84,7 @@ impl Inbound<QuicTransport> for Recorder {
             }
             next = rx.recv().await;
         };
-        let _ = self.seen.send(Seen::StreamEnd(end));
+        let _ = self.seen.try_send(Seen::StreamEnd(end));
     }
 }
 
@@ -101,7 +104,7 @@ pub(crate) fn start(config: QuicConfig) -> Node {
 pub(crate) fn start_slow(config: QuicConfig, lane_pause: Duration) -> Node {
     let book = Arc::new(AddressBook::new(100));
     let transport = QuicTransport::bind(config, book.clone()).unwrap();
-    let (seen, receiver) = mpsc::unbounded_channel();
+    let (seen, receiver) = mpsc::channel(SEEN_MAX);
     let stop = CancellationToken::new();
     let serving = tokio::spawn({
         let (transport, stop) = (transport.clone(), stop.clone());
