@@ -6,12 +6,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use macula::Node;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::routes;
+
+/// How long clients may take to read their last answer once the node is closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,14 +94,26 @@ impl Admin {
         &self.path.0
     }
 
-    /// Serves until the node is closed.
+    /// Serves until the node is closed; clients then have a second to take what is on its way to them.
     pub async fn serve(self) {
         let Self { listener, path, node, control } = self;
         let closed = node.closed();
         let router = routes::router(node, control);
+        let late = {
+            let closed = closed.clone();
+            async move {
+                closed.cancelled().await;
+                tokio::time::sleep(LAST_WORDS).await;
+            }
+        };
         let served =
             axum::serve(listener, router).with_graceful_shutdown(async move { closed.cancelled().await });
-        if let Err(error) = served.await {
+        let served = tokio::select! {
+            served = served.into_future() => served,
+            // A client that does not read must not keep the process.
+            () = late => Ok(()),
+        };
+        if let Err(error) = served {
             tracing::error!(socket = %path.0.display(), %error, "the admin socket failed");
         }
     }

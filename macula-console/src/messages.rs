@@ -57,9 +57,16 @@ pub(crate) async fn subscribe(
     let (lines, body) = lines();
     let first =
         SubscribeEvent::Subscribed { pattern: query.pattern, holders: subscription.announced().holders };
+    let down = node.closed();
     tokio::spawn(async move {
-        if send(&lines, &first).await.is_some() {
-            forward(&mut subscription, &lines).await;
+        let forwarded = async {
+            send(&lines, &first).await?;
+            forward(&mut subscription, &lines).await
+        };
+        // A client that does not read must not hold up the end of the node.
+        tokio::select! {
+            _ = forwarded => {}
+            () = down.cancelled() => {}
         }
     });
     Ok(body)

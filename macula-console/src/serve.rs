@@ -67,13 +67,20 @@ pub(crate) async fn serve(
     let registration = node.register_in(realm, &query.procedure, options, handler).await?;
     let id = servers.0.next.fetch_add(1, Ordering::Relaxed);
     servers.0.servers.lock().insert(id, server.clone());
+    let down = node.closed();
     tokio::spawn(async move {
         let registered = ServeEvent::Registered { id, procedure: query.procedure };
         if send(&server.lines, &registered).await.is_some() {
-            server.lines.closed().await;
+            tokio::select! {
+                () = server.lines.closed() => {}
+                () = down.cancelled() => {}
+            }
         }
         servers.0.servers.lock().remove(&id);
-        registration.unregister().await;
+        // A node that is down has withdrawn everything already.
+        if !down.is_cancelled() {
+            registration.unregister().await;
+        }
     });
     Ok(body)
 }
