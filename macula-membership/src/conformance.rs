@@ -1,4 +1,4 @@
-//! What every [`Membership`] must do. Give [`core`] (and [`failures`], if the implementation can be crashed) a
+//! What every [`Membership`] must do. Give [`core()`] (and [`failures`], if the implementation can be crashed) a
 //! [`Harness`] for yours, in a test with tokio's time paused.
 
 use std::future::Future;
