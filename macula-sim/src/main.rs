@@ -1,0 +1,76 @@
+//! The simulator's command line; `cargo xtask sim` calls it.
+
+use std::ops::Range;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use macula_sim::{Scenario, Setting, scenario};
+
+/// Runs scenarios over many nodes in one process, each run decided by its seed.
+#[derive(Parser)]
+#[command(name = "cargo xtask sim", after_help = scenarios())]
+struct Arguments {
+    /// How many nodes
+    #[arg(long, default_value_t = 100)]
+    nodes: u32,
+    /// The source of all chance
+    #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
+    seed: u64,
+    /// Many seeds, one after the other: 1..21 are twenty
+    #[arg(long, value_parser = seeds)]
+    seeds: Option<Range<u64>>,
+    /// What happens; all scenarios unless one is named
+    #[arg(long, value_parser = named)]
+    scenario: Option<Scenario>,
+    /// How long the scenario's main part lasts, in simulated minutes
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Encode and decode every message on its way (slower, and takes more memory)
+    #[arg(long)]
+    codec: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let chosen = arguments.scenario.map_or(scenario::ALL.to_vec(), |scenario| vec![scenario]);
+    let seeds = arguments.seeds.unwrap_or(arguments.seed..arguments.seed + 1);
+    let span = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.clamp(0.0, 1e6) * 60.0));
+    let mut broken = Vec::new();
+    let mut runs = 0;
+    for seed in seeds {
+        for scenario in &chosen {
+            let setting = Setting { nodes: arguments.nodes, seed, span, through_codec: arguments.codec };
+            let outcome = scenario.run(setting);
+            println!("{outcome}");
+            runs += 1;
+            if !outcome.violations.is_empty() {
+                broken.push(outcome.command());
+            }
+        }
+    }
+    if broken.is_empty() {
+        println!("sim: {runs} runs, nothing broken");
+        return ExitCode::SUCCESS;
+    }
+    println!("sim: {} of {runs} runs broke a rule; they do it again with", broken.len());
+    broken.iter().for_each(|command| println!("  {command}"));
+    ExitCode::FAILURE
+}
+
+fn named(name: &str) -> Result<Scenario, String> {
+    let names: Vec<_> = scenario::ALL.iter().map(|scenario| scenario.name).collect();
+    scenario::named(name).ok_or_else(|| format!("there are {}", names.join(", ")))
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("`{text}` is no range of seeds such as 1..21");
+    let (first, end) = text.split_once("..").ok_or_else(wrong)?;
+    let (Ok(first), Ok(end)) = (first.parse(), end.parse()) else { return Err(wrong()) };
+    if first < end { Ok(first..end) } else { Err(wrong()) }
+}
+
+fn scenarios() -> String {
+    let lines = scenario::ALL.iter().map(|scenario| format!("  {:<10} {}", scenario.name, scenario.about));
+    format!("Scenarios:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}

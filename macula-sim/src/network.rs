@@ -1,0 +1,256 @@
+//! The network: which links there are, and what becomes of each message.
+//!
+//! ```text
+//!            dialled                    one end died, or the other side of a partition fell silent
+//!   none ───────────────▶ Live ─────────────────────────────▶ Stale
+//!    ▲                     │ idle for long                       │ a restarted end answers "unknown", or long silence
+//!    └─────────────────────┴─────────────────────────────────────┘
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use macula_proto::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::NodeIndex;
+use crate::faults::{Faults, Partition};
+
+/// What a lost packet of a connection costs until it is repeated.
+const REPEAT_AFTER: Duration = Duration::from_millis(200);
+
+/// Repetitions after which a packet gets through in any case: loss alone does not break a connection.
+const REPEATS_MAX: u32 = 8;
+
+/// Links and the fate of messages.
+#[derive(Debug)]
+pub(crate) struct Network {
+    faults: Faults,
+    links: BTreeMap<Pair, Link>,
+    degrees: BTreeMap<NodeIndex, usize>,
+    rng: StdRng,
+}
+
+/// The smaller one first.
+type Pair = (NodeIndex, NodeIndex);
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    stale: bool,
+    used: Timestamp,
+    /// When the last datagram of each direction arrives: from the smaller, from the greater.
+    last: [Timestamp; 2],
+}
+
+/// What becomes of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It arrives, perhaps twice.
+    Arrives { at: Timestamp, again: Option<Timestamp> },
+    /// It is lost.
+    Lost,
+    /// There is no link.
+    NoLink,
+    /// The other end does not know the link.
+    Stale,
+}
+
+impl Network {
+    pub(crate) fn new(faults: Faults, seed: u64) -> Self {
+        let (links, degrees) = (BTreeMap::new(), BTreeMap::new());
+        Self { faults, links, degrees, rng: StdRng::seed_from_u64(seed) }
+    }
+
+    pub(crate) const fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    pub(crate) const fn faults_mut(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+
+    /// Whether there is a link, as either end believes.
+    pub(crate) fn is_linked(&self, one: NodeIndex, other: NodeIndex) -> bool {
+        self.links.contains_key(&pair(one, other))
+    }
+
+    /// Whether there is a link and both ends know it.
+    pub(crate) fn is_live(&self, one: NodeIndex, other: NodeIndex) -> bool {
+        self.links.get(&pair(one, other)).is_some_and(|link| !link.stale)
+    }
+
+    /// A fresh link, in place of a stale one if there was.
+    pub(crate) fn link(&mut self, now: Timestamp, one: NodeIndex, other: NodeIndex) {
+        let fresh = Link { stale: false, used: now, last: [now; 2] };
+        if self.links.insert(pair(one, other), fresh).is_none() {
+            *self.degrees.entry(one).or_default() += 1;
+            *self.degrees.entry(other).or_default() += 1;
+        }
+    }
+
+    /// Returns whether there was a link.
+    pub(crate) fn unlink(&mut self, one: NodeIndex, other: NodeIndex) -> bool {
+        let was = self.links.remove(&pair(one, other)).is_some();
+        if was {
+            for end in [one, other] {
+                self.degrees.entry(end).and_modify(|degree| *degree -= 1);
+            }
+        }
+        was
+    }
+
+    /// How many links a node has.
+    pub(crate) fn degree(&self, node: NodeIndex) -> usize {
+        self.degrees.get(&node).copied().unwrap_or(0)
+    }
+
+    /// The other ends of a node's links.
+    pub(crate) fn peers(&self, node: NodeIndex) -> Vec<NodeIndex> {
+        let other = |(one, other): &Pair| {
+            if *one == node { Some(*other) } else { (*other == node).then_some(*one) }
+        };
+        self.links.keys().filter_map(other).collect()
+    }
+
+    /// A node died: its links are half-open from now on. Returns the other ends.
+    pub(crate) fn abandon(&mut self, node: NodeIndex) -> Vec<NodeIndex> {
+        let peers = self.peers(node);
+        for peer in &peers {
+            if let Some(link) = self.links.get_mut(&pair(node, *peer)) {
+                link.stale = true;
+            }
+        }
+        peers
+    }
+
+    /// Links across a partition, both ends.
+    pub(crate) fn across(&self, partition: &Partition) -> Vec<Pair> {
+        self.links.keys().filter(|(one, other)| partition.separates(*one, *other)).copied().collect()
+    }
+
+    /// Live links that nobody used since `since`.
+    pub(crate) fn idle(&self, since: Timestamp) -> Vec<Pair> {
+        self.links
+            .iter()
+            .filter(|(_, link)| !link.stale && link.used < since)
+            .map(|(pair, _)| *pair)
+            .collect()
+    }
+
+    /// Whether a partition stops what `from` sends to `to` now.
+    pub(crate) fn is_cut(&self, now: Timestamp, from: NodeIndex, to: NodeIndex) -> bool {
+        self.faults.partitions.iter().any(|cut| cut.time.contains(&now) && cut.stops(from, to))
+    }
+
+    /// Whether a connection between the two can work now: it needs both directions.
+    pub(crate) fn is_open(&self, now: Timestamp, one: NodeIndex, other: NodeIndex) -> bool {
+        !self.is_cut(now, one, other) && !self.is_cut(now, other, one)
+    }
+
+    /// What becomes of a datagram.
+    pub(crate) fn datagram(&mut self, now: Timestamp, from: NodeIndex, to: NodeIndex) -> Fate {
+        let cut = self.is_cut(now, from, to);
+        let lost = self.happens(self.faults.loss);
+        let (delay, ordered) = (self.latency(), !self.happens(self.faults.reordering));
+        let again = self.happens(self.faults.duplication).then(|| now + self.latency() * 2);
+        let Some(link) = self.links.get_mut(&pair(from, to)) else { return Fate::NoLink };
+        link.used = now;
+        if cut || lost {
+            return Fate::Lost;
+        }
+        if link.stale {
+            return Fate::Stale;
+        }
+        let mut at = now + delay;
+        let last = &mut link.last[usize::from(from > to)];
+        if ordered {
+            at = at.max(*last);
+            *last = at;
+        }
+        Fate::Arrives { at, again }
+    }
+
+    /// How long a message of a connection takes, repetitions included.
+    pub(crate) fn stream_delay(&mut self, now: Timestamp, from: NodeIndex, to: NodeIndex) -> Duration {
+        if let Some(link) = self.links.get_mut(&pair(from, to)) {
+            link.used = now;
+        }
+        let mut delay = self.latency();
+        for _ in 0..REPEATS_MAX {
+            if !self.happens(self.faults.loss) {
+                break;
+            }
+            delay += REPEAT_AFTER;
+        }
+        delay
+    }
+
+    /// The mean of two even draws: around the middle more often than at the ends. Whole nanoseconds, so that every
+    /// machine computes the same.
+    fn latency(&mut self) -> Duration {
+        let Faults { latency_min, latency_mean, .. } = self.faults;
+        let spread =
+            u64::try_from(latency_mean.saturating_sub(latency_min).as_nanos()).unwrap_or(u64::MAX / 4);
+        let extra = self.rng.random_range(0..=spread) + self.rng.random_range(0..=spread);
+        latency_min + Duration::from_nanos(extra)
+    }
+
+    fn happens(&mut self, share: f64) -> bool {
+        share > 0.0 && self.rng.random_bool(share.min(1.0))
+    }
+}
+
+fn pair(one: NodeIndex, other: NodeIndex) -> Pair {
+    (one.min(other), one.max(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeIndex = NodeIndex(0);
+    const B: NodeIndex = NodeIndex(1);
+
+    fn linked(faults: Faults) -> Network {
+        let mut network = Network::new(faults, 7);
+        network.link(Timestamp::ZERO, A, B);
+        network
+    }
+
+    fn arrivals(network: &mut Network, count: usize) -> Vec<Timestamp> {
+        let fates = (0..count).map(|_| network.datagram(Timestamp::ZERO, A, B));
+        fates.filter_map(|fate| if let Fate::Arrives { at, .. } = fate { Some(at) } else { None }).collect()
+    }
+
+    #[test]
+    fn datagrams_keep_their_order_unless_reordering_is_asked_for() {
+        assert!(arrivals(&mut linked(Faults::default()), 200).is_sorted());
+        let reordering = Faults { reordering: 0.5, ..Faults::default() };
+        assert!(!arrivals(&mut linked(reordering), 200).is_sorted());
+    }
+
+    #[test]
+    fn as_many_are_lost_as_asked_for() {
+        let count = arrivals(&mut linked(Faults { loss: 0.2, ..Faults::default() }), 10_000).len();
+        assert!((7_800..8_200).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn latency_has_the_mean_asked_for() {
+        let mut network = linked(Faults { reordering: 1.0, ..Faults::default() });
+        let sum: Duration = arrivals(&mut network, 10_000).iter().map(|at| at.since_start()).sum();
+        let mean = sum / 10_000;
+        assert!((9_800..10_200).contains(&mean.as_micros()), "{mean:?}");
+    }
+
+    #[test]
+    fn without_a_link_or_over_a_stale_one_nothing_arrives() {
+        let mut network = linked(Faults::default());
+        assert_eq!(network.abandon(A), [B]);
+        assert_eq!(network.datagram(Timestamp::ZERO, B, A), Fate::Stale);
+        assert!(network.unlink(A, B));
+        assert_eq!(network.datagram(Timestamp::ZERO, B, A), Fate::NoLink);
+        assert_eq!(network.degree(A), 0);
+    }
+}

@@ -1,0 +1,159 @@
+//! One simulated node: the machines of its layers, and how it is doing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use macula_dht::kademlia::{Node as Directory, ReplyTo, RequestId};
+use macula_membership::{Incarnation, Machine};
+use macula_proto::{Contact, NodeId, Signer as _, Timestamp};
+
+use crate::signing::CheapSigner;
+use crate::simulation::Event;
+
+/// A node's number: they are counted from 0 in the order in which they were added.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeIndex(pub u32);
+
+impl NodeIndex {
+    /// As a place in a vector.
+    pub const fn place(self) -> usize {
+        self.0 as usize
+    }
+
+    /// All numbers in a range.
+    pub fn each(range: Range<u32>) -> impl Iterator<Item = Self> {
+        range.map(Self)
+    }
+}
+
+impl fmt::Display for NodeIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// How a node is doing.
+///
+/// ```text
+///                 pause               leave
+///   ┌── Paused ◀───────── Running ──────────▶ Departed
+///   │            resume    ▲   │
+///   │ crash ───────────────┼─┐ │ crash
+///   └─────────────▶ Down ◀─┼─┴─┘
+///                     └────┘ restart: the same id, the next life
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// It works.
+    Running,
+    /// Its process stands still; what arrives waits.
+    Paused,
+    /// Its process died without a word.
+    Down,
+    /// It said goodbye and ended.
+    Departed,
+}
+
+/// The layers of a node that have machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Layer {
+    Membership = 0,
+    Directory = 1,
+}
+
+/// A simulated node.
+pub struct SimNode {
+    pub(crate) signer: CheapSigner,
+    pub(crate) contact: Contact,
+    pub(crate) life: Life,
+    /// How often it was started; what belongs to an earlier life is void.
+    pub(crate) lives: u32,
+    /// The incarnation with which the present life began.
+    pub(crate) born: Incarnation,
+    /// The last moment at which something outside kept it from answering.
+    pub(crate) disturbed: Option<Timestamp>,
+    pub(crate) swim: Option<Machine>,
+    pub(crate) directory: Option<Directory>,
+    pub(crate) seeds: Vec<NodeIndex>,
+    /// By how much its wall clock is slow.
+    pub(crate) clock_back_ms: u64,
+    /// What arrived while it was paused. Bounded.
+    pub(crate) inbox: VecDeque<Event>,
+    /// When the next timer event of each layer is due, if one is on the agenda.
+    pub(crate) timers: [Option<Timestamp>; 2],
+    /// Exchanges of member lists that it answers.
+    pub(crate) answering: usize,
+    /// Its requests to other directories that are under way.
+    pub(crate) asking: BTreeSet<RequestId>,
+    /// Requests that it has not answered yet: who asked, in which life, under which number.
+    pub(crate) owed: BTreeMap<ReplyTo, (NodeIndex, u32, RequestId)>,
+}
+
+impl SimNode {
+    pub(crate) fn new(seed: u64, index: NodeIndex) -> Self {
+        let signer = CheapSigner::new(seed, index.0);
+        let [_, a, b, c] = index.0.to_be_bytes();
+        let contact = Contact::new(signer.public_key().node_id(), SocketAddr::from(([10, a, b, c], 4_000)));
+        Self {
+            signer,
+            contact,
+            life: Life::Down,
+            lives: 0,
+            born: Incarnation::default(),
+            disturbed: None,
+            swim: None,
+            directory: None,
+            seeds: Vec::new(),
+            clock_back_ms: 0,
+            inbox: VecDeque::new(),
+            timers: [None; 2],
+            answering: 0,
+            asking: BTreeSet::new(),
+            owed: BTreeMap::new(),
+        }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> NodeId {
+        self.contact.id
+    }
+
+    /// How it is doing.
+    pub const fn life(&self) -> Life {
+        self.life
+    }
+
+    /// Whether others should count it as there.
+    pub const fn is_there(&self) -> bool {
+        matches!(self.life, Life::Running | Life::Paused)
+    }
+
+    /// Its membership, if it runs one and lives.
+    pub const fn membership(&self) -> Option<&Machine> {
+        self.swim.as_ref()
+    }
+
+    /// Its directory, if it runs one and lives.
+    pub const fn directory(&self) -> Option<&Directory> {
+        self.directory.as_ref()
+    }
+
+    /// Forgets all that a process has in memory.
+    pub(crate) fn wipe(&mut self) {
+        self.swim = None;
+        self.directory = None;
+        self.inbox.clear();
+        self.timers = [None; 2];
+        self.answering = 0;
+        self.asking.clear();
+        self.owed.clear();
+    }
+}
+
+impl fmt::Debug for SimNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimNode").field("id", &self.id()).field("life", &self.life).finish_non_exhaustive()
+    }
+}

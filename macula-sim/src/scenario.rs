@@ -1,0 +1,81 @@
+//! What is done to a mesh, one file a scenario.
+
+mod crash;
+mod join;
+mod leave;
+mod lookup;
+mod loss;
+mod mesh;
+mod outcome;
+mod partition;
+mod restart;
+
+pub use outcome::{Outcome, Row};
+
+use std::time::Duration;
+
+/// How large, and which of the endless number of runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// How many nodes; at least 4.
+    pub nodes: u32,
+    /// The source of all chance.
+    pub seed: u64,
+    /// How long the scenario's main part lasts; `None` for as long as it is made for.
+    pub span: Option<Duration>,
+    /// See [`Options::through_codec`](crate::Options::through_codec).
+    pub through_codec: bool,
+}
+
+/// A scenario by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What happens in it.
+    pub about: &'static str,
+    act: fn(Setting) -> Outcome,
+}
+
+impl Scenario {
+    /// Runs it. The same setting gives the same outcome.
+    pub fn run(&self, setting: Setting) -> Outcome {
+        (self.act)(Setting { nodes: setting.nodes.max(4), ..setting })
+    }
+}
+
+/// All of them.
+pub const ALL: [Scenario; 7] = [
+    Scenario {
+        name: "join",
+        about: "all nodes start through three seeds and find each other",
+        act: join::run,
+    },
+    Scenario { name: "crash", about: "one in twenty dies; all others find out", act: crash::run },
+    Scenario { name: "loss", about: "5 % of all messages are lost; nobody is held for dead", act: loss::run },
+    Scenario {
+        name: "partition",
+        about: "two halves are cut apart for a minute, then find together",
+        act: partition::run,
+    },
+    Scenario {
+        name: "restart",
+        about: "nodes die and come back as themselves, some with clocks gone back",
+        act: restart::run,
+    },
+    Scenario { name: "leave", about: "one in ten says goodbye; nobody suspects it", act: leave::run },
+    Scenario {
+        name: "lookup",
+        about: "directories with cold tables joined through one seed announce and find",
+        act: lookup::run,
+    },
+];
+
+/// The scenario of that name.
+pub fn named(name: &str) -> Option<Scenario> {
+    ALL.into_iter().find(|scenario| scenario.name == name)
+}
+
+#[cfg(test)]
+#[path = "scenario_test.rs"]
+mod tests;

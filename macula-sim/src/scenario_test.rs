@@ -1,0 +1,60 @@
+use super::*;
+
+/// Runs a scenario for each seed twice: it passes, and both runs are the same to the last bit.
+fn holds(name: &str, nodes: u32, seeds: &[u64]) {
+    let scenario = named(name).unwrap();
+    let hashes = seeds.iter().map(|seed| {
+        let setting = Setting { nodes, seed: *seed, span: None, through_codec: true };
+        let outcome = scenario.run(setting);
+        assert!(outcome.violations.is_empty(), "{outcome}");
+        assert_eq!(outcome, scenario.run(setting), "the same seed, another run");
+        outcome.trace.to_string()
+    });
+    let mut hashes: Vec<_> = hashes.collect();
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!(hashes.len(), seeds.len(), "each seed is a run of its own");
+}
+
+#[test]
+fn all_find_each_other() {
+    holds("join", 60, &[1, 2]);
+}
+
+#[test]
+fn every_living_node_confirms_every_dead_one() {
+    holds("crash", 60, &[1, 2]);
+}
+
+#[test]
+fn loss_kills_nobody() {
+    holds("loss", 40, &[1, 2]);
+}
+
+#[test]
+fn halves_find_together_again() {
+    holds("partition", 40, &[1, 2]);
+}
+
+#[test]
+fn the_same_id_comes_back() {
+    holds("restart", 40, &[1, 2]);
+}
+
+#[test]
+fn who_leaves_is_not_suspected() {
+    holds("leave", 60, &[1, 2]);
+}
+
+#[test]
+fn what_is_announced_is_found_from_anywhere() {
+    holds("lookup", 60, &[1, 2]);
+}
+
+#[test]
+fn names_are_unique_and_known() {
+    for scenario in ALL {
+        assert_eq!(named(scenario.name).map(|found| found.about), Some(scenario.about));
+    }
+    assert!(named("no such").is_none());
+}

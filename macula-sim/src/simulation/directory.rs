@@ -1,0 +1,198 @@
+//! Carrying out what the directory's machine wants, as its driver does in a real node; and its users' commands.
+
+use bytes::Bytes;
+use macula_dht::kademlia::{Done, Effect, Failure, Node, Now, Op, ReplyTo, Request, RequestId, Response};
+use macula_proto::{Contact, Key};
+
+use super::Simulation;
+use super::event::{Errand, Event, Parcel};
+use crate::NodeIndex;
+use crate::node::Layer;
+
+/// Requests of one node under way at a time; beyond, they fail at once.
+const REQUESTS_MAX: usize = 1_024;
+
+impl Simulation {
+    /// Announces `value` at `key` in a node's name.
+    pub fn announce(&mut self, node: NodeIndex, key: Key, value: Bytes) -> Op {
+        self.command(node, |directory, now, op, out| directory.announce(now, op, key, value, out))
+    }
+
+    /// Looks up the records at `key`.
+    pub fn find(&mut self, node: NodeIndex, key: Key) -> Op {
+        self.command(node, |directory, now, op, out| directory.find(now, op, key, 1, out))
+    }
+
+    /// Looks up the nodes closest to `key`.
+    pub fn find_node(&mut self, node: NodeIndex, key: Key) -> Op {
+        self.command(node, |directory, now, op, out| directory.find_node(now, op, key, out))
+    }
+
+    /// A command's result, once there is one. It is given only once.
+    pub fn take_done(&mut self, node: NodeIndex, op: Op) -> Option<Done> {
+        self.done.remove(&(node, op))
+    }
+
+    fn command(&mut self, node: NodeIndex, act: impl FnOnce(&mut Node, Now, Op, &mut Vec<Effect>)) -> Op {
+        let op = Op(self.number());
+        self.directory_turn(node, |directory, now, out| act(directory, now, op, out));
+        op
+    }
+
+    pub(super) fn bootstrap(&mut self, node: NodeIndex, op: Op) {
+        self.directory_turn(node, |directory, now, out| directory.bootstrap(now, op, out));
+    }
+
+    /// Lets a node's directory do something, and does what it wants done.
+    pub(super) fn directory_turn(
+        &mut self,
+        node: NodeIndex,
+        act: impl FnOnce(&mut Node, Now, &mut Vec<Effect>),
+    ) {
+        let now = self.clocks(node);
+        let Some(directory) = self.nodes[node.place()].directory.as_mut() else { return };
+        let mut out = Vec::new();
+        act(directory, now, &mut out);
+        for effect in out {
+            self.carry_out(node, effect);
+        }
+        self.arm(node, Layer::Directory, self.now);
+    }
+
+    fn carry_out(&mut self, node: NodeIndex, effect: Effect) {
+        match effect {
+            Effect::Send { id, to, request, timeout } => {
+                let state = &mut self.nodes[node.place()];
+                let sender = state.contact.clone();
+                let to = self.index.get(&to.id).copied();
+                let parcel = self.pack_request(sender, request);
+                let state = &mut self.nodes[node.place()];
+                let has_room = state.asking.len() < REQUESTS_MAX;
+                let (Some(to), Some(parcel), true) = (to, parcel, has_room) else {
+                    self.directory_turn(node, |directory, now, out| {
+                        directory.on_failure(now, id, Failure::Local, out);
+                    });
+                    return;
+                };
+                state.asking.insert(id);
+                let lives = state.lives;
+                self.agenda.push(self.now + timeout, Event::RequestOver { node, lives, id });
+                self.connect(node, to, Errand::Ask(id, Box::new(parcel)));
+            }
+            Effect::Reply { to, response } => self.reply(node, to, response),
+            Effect::Done { op, outcome } => {
+                self.done.insert((node, op), outcome);
+            }
+            // Nobody here watches.
+            Effect::Watched { .. } => {}
+            other => self.violate("effect", format!("the simulator does not know {other:?}")),
+        }
+    }
+
+    /// Sends a request over a link. If it cannot arrive, its timeout ends it.
+    pub(super) fn send_request(
+        &mut self,
+        from: NodeIndex,
+        to: NodeIndex,
+        id: RequestId,
+        parcel: Parcel<(Contact, Request)>,
+    ) {
+        self.figures.requests += 1;
+        self.figures.request_bytes += parcel.bytes;
+        if !self.network.is_live(from, to) {
+            self.on_stale(from, to);
+        } else if self.network.is_open(self.now, from, to) {
+            let at = self.now + self.network.stream_delay(self.now, from, to);
+            let lives = self.nodes[from.place()].lives;
+            self.agenda.push(at, Event::Request { from, lives, to, id, parcel });
+        }
+    }
+
+    pub(super) fn on_request(
+        &mut self,
+        from: NodeIndex,
+        lives: u32,
+        to: NodeIndex,
+        id: RequestId,
+        parcel: Parcel<(Contact, Request)>,
+    ) {
+        if !self.network.is_live(from, to) {
+            return;
+        }
+        self.trace.fold(self.now, to, 7, parcel.digest);
+        let reply = ReplyTo(self.number());
+        self.nodes[to.place()].owed.insert(reply, (from, lives, id));
+        let asker = self.nodes[from.place()].id();
+        let (sender, request) = parcel.message;
+        self.directory_turn(to, |directory, now, out| {
+            directory.on_request(now, asker, Some(sender), request, reply, out);
+        });
+    }
+
+    fn reply(&mut self, node: NodeIndex, to: ReplyTo, response: Response) {
+        let Some((asker, lives, id)) = self.nodes[node.place()].owed.remove(&to) else {
+            self.violate("replies", format!("{node} answers a request that nobody waits for"));
+            return;
+        };
+        let Some(parcel) = self.pack_response(response) else { return };
+        self.figures.request_bytes += parcel.bytes;
+        if self.network.is_live(node, asker) && self.network.is_open(self.now, node, asker) {
+            let at = self.now + self.network.stream_delay(self.now, node, asker);
+            self.agenda.push(at, Event::Response { to: asker, lives, id, parcel });
+        }
+    }
+
+    pub(super) fn on_response(&mut self, to: NodeIndex, lives: u32, id: RequestId, parcel: Parcel<Response>) {
+        let state = &mut self.nodes[to.place()];
+        if state.lives != lives || !state.asking.remove(&id) {
+            return;
+        }
+        self.trace.fold(self.now, to, 8, parcel.digest);
+        self.directory_turn(to, |directory, now, out| directory.on_response(now, id, parcel.message, out));
+    }
+
+    pub(super) fn on_request_over(&mut self, node: NodeIndex, lives: u32, id: RequestId) {
+        let state = &mut self.nodes[node.place()];
+        if state.lives != lives || !state.asking.remove(&id) {
+            return;
+        }
+        self.trace.fold(self.now, node, 9, 0);
+        self.directory_turn(node, |directory, now, out| directory.on_failure(now, id, Failure::Peer, out));
+    }
+
+    fn pack_request(&mut self, sender: Contact, request: Request) -> Option<Parcel<(Contact, Request)>> {
+        let Ok(frame) = request.to_frame(&sender) else {
+            self.violate("codec", format!("a request cannot be encoded: {request:?}"));
+            return None;
+        };
+        if !self.options.through_codec {
+            return Some(Parcel::new((sender, request), &frame));
+        }
+        match Request::from_frame(&frame) {
+            Ok((Some(from), decoded)) if from == sender && decoded == request => {
+                Some(Parcel::new((from, decoded), &frame))
+            }
+            other => {
+                self.violate("codec", format!("{request:?} comes out as {other:?}"));
+                None
+            }
+        }
+    }
+
+    fn pack_response(&mut self, response: Response) -> Option<Parcel<Response>> {
+        let Ok(frame) = response.to_frame() else {
+            self.violate("codec", format!("a response cannot be encoded: {response:?}"));
+            return None;
+        };
+        if !self.options.through_codec {
+            return Some(Parcel::new(response, &frame));
+        }
+        match Response::from_frame(&frame) {
+            Ok(decoded) if decoded == response => Some(Parcel::new(decoded, &frame)),
+            other => {
+                self.violate("codec", format!("{response:?} comes out as {other:?}"));
+                None
+            }
+        }
+    }
+}
