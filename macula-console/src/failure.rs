@@ -118,6 +118,7 @@ fn directory(error: &DirectoryError) -> Verdict {
 fn publish(error: &PublishError) -> Verdict {
     match error {
         PublishError::Forbidden(_) => (ErrorCode::Forbidden, None),
+        PublishError::Closed => (ErrorCode::Unreachable, None),
         PublishError::Payload(_) | PublishError::NotInRealm(_) => (ErrorCode::Invalid, None),
         PublishError::Unresolved { .. } => {
             (ErrorCode::Timeout, Some("part of the directory does not answer; try again"))
@@ -129,6 +130,7 @@ fn publish(error: &PublishError) -> Verdict {
 fn subscribe(error: &SubscribeError) -> Verdict {
     match error {
         SubscribeError::Forbidden(_) => (ErrorCode::Forbidden, None),
+        SubscribeError::Closed => (ErrorCode::Unreachable, None),
         SubscribeError::NotInRealm(_) => (ErrorCode::Invalid, None),
         SubscribeError::Directory(error) => directory(error),
         SubscribeError::Full(_) => (ErrorCode::Overloaded, None),

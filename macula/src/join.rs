@@ -54,6 +54,8 @@ pub(crate) struct Presence<T: Transport> {
     pub(crate) changed: Notify,
     /// The operator said `leave`: nothing is joined until they say `join`.
     left: AtomicBool,
+    /// Cancelled by `leave`: a join that is still under way must not bring the node back.
+    stay: Mutex<CancellationToken>,
     peers: Option<PeersFile>,
     seed: u64,
 }
@@ -67,7 +69,7 @@ impl<T: Transport> Presence<T> {
         seed: u64,
     ) -> Self {
         let (seeds, changed, left) = (Mutex::new(seeds), Notify::new(), AtomicBool::new(false));
-        Self { core, clock, seeds, changed, left, peers, seed }
+        Self { core, clock, seeds, changed, left, stay: Mutex::default(), peers, seed }
     }
 
     /// Joins through whoever listens at `host:port`.
@@ -77,13 +79,23 @@ impl<T: Transport> Presence<T> {
             .map_err(|error| JoinError::Address { addr: addr.into(), cause: format!("{error}") })?;
         self.left.store(false, Ordering::Relaxed);
         self.changed.notify_one();
+        let stay = self.stay.lock().clone();
         let timeout = || JoinError::Timeout { addr: addr.into(), waited: JOIN_PATIENCE };
-        tokio::time::timeout(JOIN_PATIENCE, self.through(&seed)).await.unwrap_or_else(|_| Err(timeout()))
+        let gone =
+            || JoinError::Sync { addr: addr.into(), cause: "the node was told to leave meanwhile".into() };
+        tokio::select! {
+            biased;
+            () = stay.cancelled() => Err(gone()),
+            joined = tokio::time::timeout(JOIN_PATIENCE, self.through(&seed)) => {
+                joined.unwrap_or_else(|_| Err(timeout()))
+            }
+        }
     }
 
     /// Says goodbye, and forgets who else takes part.
     pub(crate) async fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
+        std::mem::take(&mut *self.stay.lock()).cancel();
         let others: Vec<NodeId> = self.core.swim.members().iter().map(|member| member.contact.id).collect();
         if let Err(MembershipError::GoodbyeUnheard(patience)) = self.core.swim.leave(LEAVE_PATIENCE).await {
             tracing::debug!(?patience, "nobody acknowledged the goodbye");
@@ -103,7 +115,7 @@ impl<T: Transport> Presence<T> {
         self.recall_peers(&mut plan);
         let mut events = self.core.swim.subscribe();
         let mut save_at = tokio::time::Instant::now() + SAVE_SOON;
-        let mut attempts: JoinSet<(BootstrapTarget, Result<(), JoinError>)> = JoinSet::new();
+        let mut attempts: JoinSet<(BootstrapTarget, Option<Result<(), JoinError>>)> = JoinSet::new();
         let (mut due, mut known) = (Vec::new(), BTreeSet::new());
         loop {
             let now = self.clock.now();
@@ -170,7 +182,17 @@ impl<T: Transport> Presence<T> {
         Ok(self.others() + 1)
     }
 
-    async fn attempt(&self, target: &BootstrapTarget) -> Result<(), JoinError> {
+    /// One attempt of the plan. `None`: the node was told to leave meanwhile.
+    async fn attempt(&self, target: &BootstrapTarget) -> Option<Result<(), JoinError>> {
+        let stay = self.stay.lock().clone();
+        tokio::select! {
+            biased;
+            () = stay.cancelled() => None,
+            outcome = self.rejoin(target) => Some(outcome),
+        }
+    }
+
+    async fn rejoin(&self, target: &BootstrapTarget) -> Result<(), JoinError> {
         match target {
             BootstrapTarget::Seed(seed) => {
                 let timeout = JoinError::Timeout { addr: seed.to_string(), waited: JOIN_PATIENCE };
@@ -191,11 +213,16 @@ impl<T: Transport> Presence<T> {
         }
     }
 
-    fn report(&self, plan: &mut BootstrapPlan, done: Option<(BootstrapTarget, Result<(), JoinError>)>) {
+    fn report(
+        &self,
+        plan: &mut BootstrapPlan,
+        done: Option<(BootstrapTarget, Option<Result<(), JoinError>>)>,
+    ) {
         let now = self.clock.now();
         match done {
-            Some((target, Ok(()))) => plan.on_success(now, &target),
-            Some((target, Err(error))) => {
+            Some((target, Some(Ok(())))) => plan.on_success(now, &target),
+            Some((target, None)) => plan.on_failure(now, &target),
+            Some((target, Some(Err(error)))) => {
                 tracing::warn!(%error, "could not join; it is tried again");
                 plan.on_failure(now, &target);
             }

@@ -100,6 +100,16 @@ impl User {
         }
     }
 
+    /// Waits until something is so.
+    pub(crate) fn until(&self, what: &str, mut is: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is() {
+            assert!(Instant::now() < deadline, "still not so: {what}");
+            // tidy: allow(sleep): polling another process, which has no event to wait for
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits until a node sees exactly so many live members.
     pub(crate) fn wait_for_members(&self, node: &str, count: usize) {
         self.wait_for(&["--node", node, "members"], &format!("{count} members"), |members| {
