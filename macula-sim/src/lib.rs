@@ -26,7 +26,7 @@
 //!     let node = simulation.add(&[seed]);
 //!     simulation.start(node);
 //! }
-//! simulation.run_for(Duration::from_secs(10));
+//! simulation.run_for(Duration::from_secs(90));
 //! assert!(simulation.is_settled());
 //! assert_eq!(simulation.finish(), []);
 //! ```
