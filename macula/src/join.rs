@@ -1,6 +1,7 @@
 //! Finding a mesh, staying in it, leaving it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -156,8 +157,8 @@ impl<T: Transport> Presence<T> {
         for at in addrs {
             match self.core.transport.connect(Target::Addr(at)).await {
                 Ok(peer) => {
-                    let members = self.sync(&addr, peer.id).await?;
-                    return Ok(Joined { seed: peer.id, members, took: started.elapsed() });
+                    let (seed, members) = self.sync_at(&addr, at, peer.id).await?;
+                    return Ok(Joined { seed, members, took: started.elapsed() });
                 }
                 // Its own address may well be in a list of seeds that all nodes share.
                 Err(TransportError::Myself) if self.others() > 0 => {
@@ -168,6 +169,19 @@ impl<T: Transport> Presence<T> {
             }
         }
         Err(failure)
+    }
+
+    /// Learns the mesh from whoever is at an address. The first answer may be that of a connection to a process that
+    /// was there before and has died unnoticed: using it shows that, and the address is dialled anew.
+    async fn sync_at(&self, addr: &str, at: SocketAddr, peer: NodeId) -> Result<(NodeId, usize), JoinError> {
+        let failure = match self.sync(addr, peer).await {
+            Ok(members) => return Ok((peer, members)),
+            Err(failure) => failure,
+        };
+        match self.core.transport.connect(Target::Addr(at)).await {
+            Ok(now) if now.id != peer => Ok((now.id, self.sync(addr, now.id).await?)),
+            _ => Err(failure),
+        }
     }
 
     /// Learns members and contacts from a peer (the spec's bootstrap flow: find self, then random keys).
