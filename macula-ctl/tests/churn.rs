@@ -1,6 +1,9 @@
 //! Five nodes come and go for some seconds; the survivors always agree on who is there. The long version of this is
 //! `cargo xtask chaos`.
 
+// The lint lets tests unwrap, but not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,8 @@
 //! Nodes that are killed, paused and started again, in real processes.
 
+// The lint lets tests unwrap, but not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::path::Path;
