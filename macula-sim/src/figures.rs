@@ -19,6 +19,8 @@ pub struct Figures {
     pub dials: u64,
     /// Dials that failed.
     pub dials_failed: u64,
+    /// Links closed because a node had too many.
+    pub links_evicted: u64,
     /// Exchanges of member lists begun.
     pub exchanges: u64,
     /// Exchanges refused, broken or too slow.
@@ -49,6 +51,7 @@ impl Sub for Figures {
             inputs_dropped: self.inputs_dropped - earlier.inputs_dropped,
             dials: self.dials - earlier.dials,
             dials_failed: self.dials_failed - earlier.dials_failed,
+            links_evicted: self.links_evicted - earlier.links_evicted,
             exchanges: self.exchanges - earlier.exchanges,
             exchanges_failed: self.exchanges_failed - earlier.exchanges_failed,
             exchange_bytes: self.exchange_bytes - earlier.exchange_bytes,

@@ -1,13 +1,15 @@
 //! The network: which links there are, and what becomes of each message.
 //!
 //! ```text
-//!            dialled                    one end died, or the other side of a partition fell silent
-//!   none ───────────────▶ Live ─────────────────────────────▶ Stale
-//!    ▲                     │ idle for long                       │ a restarted end answers "unknown", or long silence
-//!    └─────────────────────┴─────────────────────────────────────┘
+//!                 dialled               one end died, and forgot
+//!   no link ───────────────▶ live ───────────────────────────────▶ half-open
+//!      ▲                      │ idle, evicted, or long silence         │ long silence, or the restarted end
+//!      └──────────────────────┴────────────────────────────────────────┘ says that it knows no such link
 //! ```
+//!
+//! Each end has its own belief; a link is live while both believe in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use macula_proto::Timestamp;
@@ -27,8 +29,9 @@ const REPEATS_MAX: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Network {
     faults: Faults,
+    /// Whom each node believes to be linked with.
+    peers: BTreeMap<NodeIndex, BTreeSet<NodeIndex>>,
     links: BTreeMap<Pair, Link>,
-    degrees: BTreeMap<NodeIndex, usize>,
     rng: StdRng,
 }
 
@@ -37,7 +40,6 @@ type Pair = (NodeIndex, NodeIndex);
 
 #[derive(Clone, Copy, Debug)]
 struct Link {
-    stale: bool,
     used: Timestamp,
     /// When the last datagram of each direction arrives: from the smaller, from the greater.
     last: [Timestamp; 2],
@@ -53,13 +55,13 @@ pub(crate) enum Fate {
     /// There is no link.
     NoLink,
     /// The other end does not know the link.
-    Stale,
+    HalfOpen,
 }
 
 impl Network {
     pub(crate) fn new(faults: Faults, seed: u64) -> Self {
-        let (links, degrees) = (BTreeMap::new(), BTreeMap::new());
-        Self { faults, links, degrees, rng: StdRng::seed_from_u64(seed) }
+        let (peers, links) = (BTreeMap::new(), BTreeMap::new());
+        Self { faults, peers, links, rng: StdRng::seed_from_u64(seed) }
     }
 
     pub(crate) const fn faults(&self) -> &Faults {
@@ -70,58 +72,49 @@ impl Network {
         &mut self.faults
     }
 
-    /// Whether there is a link, as either end believes.
+    /// Whether `one` believes to be linked with `other`.
     pub(crate) fn is_linked(&self, one: NodeIndex, other: NodeIndex) -> bool {
-        self.links.contains_key(&pair(one, other))
+        self.peers.get(&one).is_some_and(|peers| peers.contains(&other))
     }
 
-    /// Whether there is a link and both ends know it.
+    /// Whether both ends believe in the link.
     pub(crate) fn is_live(&self, one: NodeIndex, other: NodeIndex) -> bool {
-        self.links.get(&pair(one, other)).is_some_and(|link| !link.stale)
+        self.is_linked(one, other) && self.is_linked(other, one)
     }
 
-    /// A fresh link, in place of a stale one if there was.
+    /// A fresh link, in place of a half-open one if there was.
     pub(crate) fn link(&mut self, now: Timestamp, one: NodeIndex, other: NodeIndex) {
-        let fresh = Link { stale: false, used: now, last: [now; 2] };
-        if self.links.insert(pair(one, other), fresh).is_none() {
-            *self.degrees.entry(one).or_default() += 1;
-            *self.degrees.entry(other).or_default() += 1;
+        self.peers.entry(one).or_default().insert(other);
+        self.peers.entry(other).or_default().insert(one);
+        self.links.insert(pair(one, other), Link { used: now, last: [now; 2] });
+    }
+
+    /// `one` does not believe in its link with `other` any more.
+    pub(crate) fn forget(&mut self, one: NodeIndex, other: NodeIndex) {
+        if let Some(peers) = self.peers.get_mut(&one) {
+            peers.remove(&other);
+        }
+        if !self.is_linked(other, one) {
+            self.links.remove(&pair(one, other));
         }
     }
 
-    /// Returns whether there was a link.
-    pub(crate) fn unlink(&mut self, one: NodeIndex, other: NodeIndex) -> bool {
-        let was = self.links.remove(&pair(one, other)).is_some();
-        if was {
-            for end in [one, other] {
-                self.degrees.entry(end).and_modify(|degree| *degree -= 1);
-            }
-        }
-        was
+    /// A node died, and with it all that it knew. Returns those that still believe in a link with it.
+    pub(crate) fn abandon(&mut self, node: NodeIndex) -> Vec<NodeIndex> {
+        let peers = self.peers.get(&node).cloned().unwrap_or_default();
+        peers.iter().for_each(|peer| self.forget(node, *peer));
+        peers.into_iter().filter(|peer| self.is_linked(*peer, node)).collect()
     }
 
     /// How many links a node has.
     pub(crate) fn degree(&self, node: NodeIndex) -> usize {
-        self.degrees.get(&node).copied().unwrap_or(0)
+        self.peers.get(&node).map_or(0, BTreeSet::len)
     }
 
-    /// The other ends of a node's links.
-    pub(crate) fn peers(&self, node: NodeIndex) -> Vec<NodeIndex> {
-        let other = |(one, other): &Pair| {
-            if *one == node { Some(*other) } else { (*other == node).then_some(*one) }
-        };
-        self.links.keys().filter_map(other).collect()
-    }
-
-    /// A node died: its links are half-open from now on. Returns the other ends.
-    pub(crate) fn abandon(&mut self, node: NodeIndex) -> Vec<NodeIndex> {
-        let peers = self.peers(node);
-        for peer in &peers {
-            if let Some(link) = self.links.get_mut(&pair(node, *peer)) {
-                link.stale = true;
-            }
-        }
-        peers
+    /// The other end of the link of `node` that was not used for longest.
+    pub(crate) fn least_used(&self, node: NodeIndex) -> Option<NodeIndex> {
+        let used = |peer: &NodeIndex| self.links.get(&pair(node, *peer)).map(|link| link.used);
+        self.peers.get(&node)?.iter().copied().min_by_key(used)
     }
 
     /// Links across a partition, both ends.
@@ -129,13 +122,9 @@ impl Network {
         self.links.keys().filter(|(one, other)| partition.separates(*one, *other)).copied().collect()
     }
 
-    /// Live links that nobody used since `since`.
+    /// Links that nobody used since `since`, both ends.
     pub(crate) fn idle(&self, since: Timestamp) -> Vec<Pair> {
-        self.links
-            .iter()
-            .filter(|(_, link)| !link.stale && link.used < since)
-            .map(|(pair, _)| *pair)
-            .collect()
+        self.links.iter().filter(|(_, link)| link.used < since).map(|(pair, _)| *pair).collect()
     }
 
     /// Whether a partition stops what `from` sends to `to` now.
@@ -154,13 +143,14 @@ impl Network {
         let lost = self.happens(self.faults.loss);
         let (delay, ordered) = (self.latency(), !self.happens(self.faults.reordering));
         let again = self.happens(self.faults.duplication).then(|| now + self.latency() * 2);
-        let Some(link) = self.links.get_mut(&pair(from, to)) else { return Fate::NoLink };
+        let (linked, live) = (self.is_linked(from, to), self.is_live(from, to));
+        let Some(link) = self.links.get_mut(&pair(from, to)).filter(|_| linked) else { return Fate::NoLink };
         link.used = now;
         if cut || lost {
             return Fate::Lost;
         }
-        if link.stale {
-            return Fate::Stale;
+        if !live {
+            return Fate::HalfOpen;
         }
         let mut at = now + delay;
         let last = &mut link.last[usize::from(from > to)];
@@ -245,12 +235,25 @@ mod tests {
     }
 
     #[test]
-    fn without_a_link_or_over_a_stale_one_nothing_arrives() {
+    fn a_link_is_live_while_both_ends_believe_in_it() {
         let mut network = linked(Faults::default());
+        assert!(network.is_live(A, B));
         assert_eq!(network.abandon(A), [B]);
-        assert_eq!(network.datagram(Timestamp::ZERO, B, A), Fate::Stale);
-        assert!(network.unlink(A, B));
+        assert_eq!((network.is_linked(A, B), network.is_linked(B, A)), (false, true));
+        assert_eq!(network.datagram(Timestamp::ZERO, B, A), Fate::HalfOpen);
+        assert_eq!(network.datagram(Timestamp::ZERO, A, B), Fate::NoLink);
+        network.forget(B, A);
         assert_eq!(network.datagram(Timestamp::ZERO, B, A), Fate::NoLink);
-        assert_eq!(network.degree(A), 0);
+        assert_eq!((network.degree(A), network.degree(B)), (0, 0));
+    }
+
+    #[test]
+    fn the_link_that_was_not_used_for_longest_is_known() {
+        let mut network = linked(Faults::default());
+        let (c, later) = (NodeIndex(2), Timestamp::ZERO + Duration::from_secs(1));
+        network.link(later, A, c);
+        assert_eq!(network.least_used(A), Some(B));
+        network.datagram(later + Duration::from_secs(1), B, A);
+        assert_eq!(network.least_used(A), Some(c));
     }
 }

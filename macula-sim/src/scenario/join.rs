@@ -11,14 +11,15 @@ use crate::{Figures, Options};
 const SPAN: Duration = Duration::from_secs(30);
 
 pub(super) fn run(setting: Setting) -> Outcome {
-    let (mut simulation, took) = gathered(setting, Options::default());
+    let (mut simulation, gathering) = gathered(setting, Options::default());
     let joining = simulation.figures() - Figures::default();
     let span = setting.span.unwrap_or(SPAN);
     simulation.run_for(span);
     let quiet = simulation.figures() - joining;
     let each = |count: u64| format!("{:.1}", count as f64 / f64::from(setting.nodes));
     let mut rows = vec![
-        row("complete after the last start", seconds(took)),
+        row("after the last start: 99 % known", seconds(gathering.nearly)),
+        row("after the last start: all known", seconds(gathering.complete)),
         row("to join: datagrams a node", each(joining.datagrams)),
         row("to join: bytes a node, in all", each(joining.datagram_bytes + joining.exchange_bytes)),
         row("to join: exchanges and failed", format!("{}, {}", joining.exchanges, joining.exchanges_failed)),

@@ -98,7 +98,7 @@ pub(super) fn spread(mut spans: Vec<Duration>) -> String {
     spans.sort_unstable();
     let Some(max) = spans.last() else { return "none".into() };
     let mean = spans.iter().sum::<Duration>() / spans.len() as u32;
-    let p99 = spans[(spans.len() - 1) * 99 / 100];
+    let p99 = spans[(spans.len() * 99).div_ceil(100) - 1];
     format!("mean {}, p99 {}, max {}", seconds(mean), seconds(p99), seconds(*max))
 }
 
@@ -117,6 +117,6 @@ pub(super) fn traffic(part: Figures, simulation: &Simulation, span: Duration) ->
             "suspected, refuted, confirmed",
             format!("{}, {}, {}", part.suspected, part.refuted, part.confirmed),
         ),
-        row("most links of one node", simulation.links_max().to_string()),
+        row("most links of one node", format!("{} ({} evicted)", simulation.links_max(), part.links_evicted)),
     ]
 }

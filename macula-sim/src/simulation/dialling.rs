@@ -36,10 +36,10 @@ impl Simulation {
         }
         if !self.network.is_live(from, to) {
             self.network.link(self.now, from, to);
-            let degree = self.network.degree(from).max(self.network.degree(to));
-            self.links_max = self.links_max.max(degree);
             self.tell_link(to, from);
             self.tell_link(from, to);
+            self.limit_links(to);
+            self.limit_links(from);
         }
         self.run_errand(from, to, errand);
     }
@@ -74,6 +74,18 @@ impl Simulation {
         }
     }
 
+    /// A full pool closes the link that was not used for longest.
+    fn limit_links(&mut self, node: NodeIndex) {
+        let degree = self.network.degree(node);
+        if degree > self.options.links_max
+            && let Some(peer) = self.network.least_used(node)
+        {
+            self.figures.links_evicted += 1;
+            self.close(node, peer);
+        }
+        self.links_max = self.links_max.max(degree.min(self.options.links_max));
+    }
+
     fn tell_link(&mut self, node: NodeIndex, peer: NodeIndex) {
         let contact = self.nodes[peer.place()].contact.clone();
         let id = contact.id;
@@ -82,7 +94,7 @@ impl Simulation {
     }
 
     /// Something was sent to an end that does not know the link. One that runs says so; one that is dead does not.
-    pub(super) fn on_stale(&mut self, from: NodeIndex, to: NodeIndex) {
+    pub(super) fn on_unknown_link(&mut self, from: NodeIndex, to: NodeIndex) {
         if self.nodes[to.place()].life != Life::Running || !self.network.is_open(self.now, from, to) {
             return;
         }
@@ -97,7 +109,7 @@ impl Simulation {
             return;
         }
         self.trace.fold(self.now, node, 5, peer.0.into());
-        self.network.unlink(node, peer);
+        self.network.forget(node, peer);
         let id = self.nodes[peer.place()].id();
         self.swim_turn(node, |machine, now, _| machine.on_link_down(now, id));
     }
@@ -130,8 +142,8 @@ impl Simulation {
 
     /// A link ends, and both ends notice.
     fn close(&mut self, one: NodeIndex, other: NodeIndex) {
-        self.network.unlink(one, other);
         for (node, peer) in [(one, other), (other, one)] {
+            self.network.forget(node, peer);
             let lives = self.nodes[node.place()].lives;
             self.agenda.push(self.now, Event::LinkGone { node, lives, peer });
         }

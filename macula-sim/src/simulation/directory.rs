@@ -100,7 +100,7 @@ impl Simulation {
         self.figures.requests += 1;
         self.figures.request_bytes += parcel.bytes;
         if !self.network.is_live(from, to) {
-            self.on_stale(from, to);
+            self.on_unknown_link(from, to);
         } else if self.network.is_open(self.now, from, to) {
             let at = self.now + self.network.stream_delay(self.now, from, to);
             let lives = self.nodes[from.place()].lives;

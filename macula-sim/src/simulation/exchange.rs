@@ -55,7 +55,7 @@ impl Simulation {
         self.exchanges.insert(id, exchange);
         self.agenda.push(self.now + self.options.swim.stream_timeout, Event::ExchangeOver { exchange: id });
         if !self.network.is_live(asker, answerer) {
-            self.on_stale(asker, answerer);
+            self.on_unknown_link(asker, answerer);
         }
         let first = self.nodes[asker.place()].swim.as_ref().map(macula_membership::Machine::begin_sync);
         self.send_step(id, asker, answerer, first.into_iter().collect());

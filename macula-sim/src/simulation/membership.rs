@@ -83,9 +83,9 @@ impl Simulation {
                 self.figures.datagrams_lost += 1;
                 self.agenda.push(self.now, Event::LinkGone { node: from, lives, peer: to });
             }
-            Fate::Stale => {
+            Fate::HalfOpen => {
                 self.figures.datagrams_lost += 1;
-                self.on_stale(from, to);
+                self.on_unknown_link(from, to);
             }
         }
     }

@@ -28,6 +28,9 @@ pub struct Options {
     pub link_silence: Duration,
     /// A link that nobody uses is closed after this long. 60 s, the transport's `idle`.
     pub link_idle: Duration,
+    /// A node has at most so many links; one more closes the one that was not used for longest. 100, the transport's
+    /// `connections_max`.
+    pub links_max: usize,
 }
 
 impl Default for Options {
@@ -41,6 +44,7 @@ impl Default for Options {
             dial_timeout: Duration::from_secs(5),
             link_silence: Duration::from_secs(75),
             link_idle: Duration::from_secs(60),
+            links_max: 100,
         }
     }
 }
