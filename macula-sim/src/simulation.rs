@@ -346,3 +346,7 @@ fn whole_tick(at: Timestamp) -> Option<Timestamp> {
     let ticks = passed.as_nanos().div_ceil(TICK.as_nanos());
     (passed < FOREVER).then(|| Timestamp::from_start(Duration::from_millis(ticks as u64)))
 }
+
+#[cfg(test)]
+#[path = "simulation_test.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 //!      ├───► alone                         each crate by itself
 //!      ├───► tidy ► source, metadata, …    rules that no other tool checks
 //!      ├───► fuzz                          the decoders, for a given time
+//!      ├───► sim                           meshes of simulated nodes
 //!      └───► chaos                         real nodes that are killed, paused, restarted
 //! ```
 
@@ -13,6 +14,7 @@ mod chaos;
 mod ci;
 mod command;
 mod fuzz;
+mod sim;
 mod tally;
 mod tidy;
 
@@ -45,6 +47,13 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Simulate meshes of thousands of nodes, each run decided by its seed
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// For the simulator: `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Kill, pause and restart real nodes; the survivors must agree on who is alive
     Chaos(chaos::Options),
 }
@@ -57,6 +66,7 @@ fn main() -> ExitCode {
         Some(Task::Tidy) => tidy::run(&root),
         Some(Task::Alone) => alone::run(&root),
         Some(Task::Fuzz { seconds }) => fuzz::run(&root, seconds),
+        Some(Task::Sim { arguments }) => sim::run(&root, &arguments),
         Some(Task::Chaos(options)) => chaos::run(&root, options),
     };
     match outcome {
