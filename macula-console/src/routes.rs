@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::extract::{FromRef, Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -16,6 +19,9 @@ use crate::api::{self, ErrorCode};
 use crate::failure::Failure;
 use crate::messages::{self, lines, send};
 use crate::serve::{self, Servers};
+
+/// Longest refusal of the framework that is passed on, in bytes.
+const REFUSAL_BYTES_MAX: usize = 4 * 1024;
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -66,7 +72,25 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/stop", post(stop))
         .route("/metrics", get(metrics))
         .fallback(unknown)
+        .layer(map_response(explained))
         .with_state(Shared { node, control, servers: Servers::default() })
+}
+
+/// Refusals of the framework itself (a body that is no JSON or too large, a missing parameter, a wrong method) in the
+/// form of all others.
+async fn explained(response: Response) -> Response {
+    let status = response.status();
+    let is_ours =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/"));
+    if !(status.is_client_error() || status.is_server_error()) || is_ours {
+        return response;
+    }
+    let text = to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let why = if text.is_empty() { status.to_string() } else { text.into_owned() };
+    let mut explained = Failure::invalid(why).into_response();
+    *explained.status_mut() = status;
+    explained
 }
 
 async fn unknown() -> Failure {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Application-layer protocol name in the TLS handshake (RFC 7301).
-pub const ALPN: &[u8] = b"macula/1";
+pub const ALPN: &str = "macula/1";
 
 /// A protocol version. Another major version is another protocol; minor versions only add.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

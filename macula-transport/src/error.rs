@@ -123,7 +123,7 @@ pub enum Refusal {
     /// The hello's signature, connection binding or contact does not fit the certificate.
     #[error("the hello is not this connection's or not this peer's")]
     TamperedHello,
-    /// No common protocol version.
+    /// No common protocol version, or another application protocol in the TLS handshake.
     #[error("no common protocol version")]
     Version,
     /// No realm in common.

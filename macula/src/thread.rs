@@ -184,6 +184,7 @@ fn bind(
     quic.realms.clone_from(&config.node.realms);
     quic.capabilities = Capabilities::DIRECTORY;
     quic.trust = trust(config)?;
+    quic.alpn.clone_from(&config.quic.alpn);
     quic.connections_max = config.quic.connections_max;
     quic.idle = config.quic.idle_timeout;
     quic.keep_alive = config.quic.keep_alive;

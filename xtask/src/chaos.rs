@@ -201,6 +201,7 @@ impl Chaos {
         match step {
             Step::Join => {
                 self.nodes[at].wipe();
+                self.nodes[at].knew.clear();
                 self.start(at, true)?;
             }
             // Who remembers nobody that is still there needs a seed.

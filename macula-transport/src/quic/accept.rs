@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quinn::Incoming;
+use quinn::{Connecting, ConnectionError, Incoming};
 use tokio::time::timeout;
 
-use super::codes::ABANDONED;
+use super::codes::{ABANDONED, refusal_of};
 use super::endpoint::canonical;
 use super::hello::{HelloError, receive_introduction};
 use super::link::Link;
@@ -20,7 +20,6 @@ use crate::{CloseReason, Refusal, TransportError};
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     counts: Mutex<BTreeMap<IpAddr, usize>>,
-    half_open: Mutex<usize>,
 }
 
 /// One connection's share of its source's limit; given back on drop.
@@ -41,13 +40,10 @@ impl Drop for CloseUnlessWelcome {
     }
 }
 
-/// One handshake under way.
-struct HalfOpen(Arc<Sources>);
-
 impl Inner {
     /// Decides on a connection attempt without waiting; what passes goes on in a task of its own.
     pub(crate) fn on_incoming(self: &Arc<Self>, incoming: Incoming) {
-        let half_open = *self.sources.half_open.lock();
+        let half_open = self.half_open();
         if half_open >= self.config.half_open_max {
             self.metrics.dropped(Dropped::HalfOpen);
             return incoming.ignore();
@@ -65,22 +61,41 @@ impl Inner {
             self.metrics.refused(&Refusal::Full);
             return incoming.refuse();
         };
-        let guard = HalfOpen::new(&self.sources);
+        let from = canonical(incoming.remote_address());
+        // At once, so that the next attempt finds this one counted.
+        let connecting = incoming.accept();
         let inner = self.clone();
         let handshake = async move {
             let limit = inner.config.handshake_timeout;
-            let ok = matches!(timeout(limit, inner.accept(incoming, slot)).await, Ok(Ok(())));
+            let ok = matches!(timeout(limit, inner.accept(from, connecting, slot)).await, Ok(Ok(())));
             inner.metrics.handshake(false, ok);
-            drop(guard);
         };
         self.tasks.spawn_on(handshake, &self.runtime);
     }
 
-    async fn accept(self: &Arc<Self>, incoming: Incoming, slot: Option<SourceSlot>) -> Result<(), ()> {
-        let from = canonical(incoming.remote_address());
+    /// What quinn keeps beside the connections in use: handshakes under way in both directions, and what is left of
+    /// connections that have ended, for three probe timeouts (RFC 9000 §10.2). A peer that begins handshakes and
+    /// breaks them off at once thus does not get more of them than one that lets them hang.
+    fn half_open(&self) -> usize {
+        let linked = self.pool.lock().len();
+        self.endpoint.open_connections().saturating_sub(linked)
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        from: SocketAddr,
+        connecting: Result<Connecting, ConnectionError>,
+        slot: Option<SourceSlot>,
+    ) -> Result<(), ()> {
         let refused = |error: String| tracing::debug!(%from, error, "an incoming connection failed");
-        let connecting = incoming.accept().map_err(|error| refused(error.to_string()))?;
-        let connection = connecting.await.map_err(|error| refused(error.to_string()))?;
+        let connected = match connecting {
+            Ok(connecting) => connecting.await,
+            Err(error) => Err(error),
+        };
+        let connection = connected.map_err(|error| {
+            self.note_failed_handshake(&error);
+            refused(error.to_string());
+        })?;
         let peer = self.identify(&connection).map_err(|refusal| refused(refusal.to_string()))?;
         if peer == self.id() {
             connection.close(ABANDONED.into(), b"");
@@ -108,6 +123,14 @@ impl Inner {
                 refused(format!("{error:?}"));
                 Err(())
             }
+        }
+    }
+
+    /// Refused certificates were counted by their check.
+    fn note_failed_handshake(&self, error: &ConnectionError) {
+        let is_own = matches!(error, ConnectionError::TransportError(_) | ConnectionError::VersionMismatch);
+        if let Some(refusal) = refusal_of(error).filter(|_| is_own) {
+            self.metrics.refused(&refusal);
         }
     }
 
@@ -154,19 +177,6 @@ impl Drop for SourceSlot {
                 counts.remove(&self.source);
             }
         }
-    }
-}
-
-impl HalfOpen {
-    fn new(sources: &Arc<Sources>) -> Self {
-        *sources.half_open.lock() += 1;
-        Self(sources.clone())
-    }
-}
-
-impl Drop for HalfOpen {
-    fn drop(&mut self) {
-        *self.0.half_open.lock() -= 1;
     }
 }
 

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use macula_proto::limits::{CONTACT_ADDRS_MAX, REALMS_MAX};
-use macula_proto::{Capabilities, Clock, Realm, SystemClock, VersionRange};
+use macula_proto::{ALPN, Capabilities, Clock, Realm, SystemClock, VersionRange};
 
 use super::trust::{Trust, TrustError};
 use crate::{Identity, TransportMetrics};
+
+/// Application protocols offered at most.
+const ALPN_MAX: usize = 8;
 
 /// Settings of a [`QuicTransport`](super::QuicTransport). Begin with [`QuicConfig::new`] and change what must differ.
 #[derive(Clone)]
@@ -31,6 +34,10 @@ pub struct QuicConfig {
     pub capabilities: Capabilities,
     /// Protocol versions spoken.
     pub versions: VersionRange,
+    /// Application protocols of the TLS handshake (RFC 7301), the preferred one first; a peer must share one. Other
+    /// names than the usual one keep meshes apart that can reach each other. 1 to 8 of 1 to 255 bytes. Default:
+    /// [`macula_proto::ALPN`].
+    pub alpn: Vec<String>,
     /// Software name and version, for people; at most 64 bytes.
     pub agent: String,
     /// Told to peers so that they notice a restart. Default: drawn.
@@ -71,9 +78,10 @@ pub struct QuicConfig {
     pub per_source_max: usize,
     /// Whether loopback addresses are free of that limit. Default: yes.
     pub loopback_exempt: bool,
-    /// Incoming handshakes under way at once; more attempts are ignored. Default: 256.
+    /// Handshakes under way at once, together with those that failed within the last seconds; more incoming ones are
+    /// ignored. Each holds some 45 KiB. Default: 256.
     pub half_open_max: usize,
-    /// From so many incoming handshakes on, a source must first prove its address (RFC 9000 §8.1.2). Default: 32.
+    /// From so many of them on, a source must first prove its address (RFC 9000 §8.1.2). Default: 32.
     pub retry_above: usize,
 
     /// Pause after the first failed dial of a peer; doubles with each, and is drawn from half to all of it.
@@ -135,6 +143,7 @@ impl QuicConfig {
             realms: vec![Realm::default()],
             capabilities: Capabilities::default(),
             versions: VersionRange::CURRENT,
+            alpn: vec![ALPN.into()],
             agent: concat!("macula/", env!("CARGO_PKG_VERSION")).into(),
             instance: rand::random(),
             connections_max: 100,
@@ -172,6 +181,12 @@ impl QuicConfig {
             (self.per_source_max > 0, "per_source_max", "must be at least 1"),
             ((1_200..=65_527).contains(&self.mtu_max), "mtu_max", "must be from 1,200 to 65,527"),
             ((1..=REALMS_MAX).contains(&self.realms.len()), "realms", "must be 1 to 64"),
+            (
+                (1..=ALPN_MAX).contains(&self.alpn.len())
+                    && self.alpn.iter().all(|name| (1..=255).contains(&name.len())),
+                "alpn",
+                "must be 1 to 8 names of 1 to 255 bytes",
+            ),
             (self.agent.len() <= 64, "agent", "must have at most 64 bytes"),
             (self.advertise.len() <= CONTACT_ADDRS_MAX, "advertise", "must be at most 8 addresses"),
             (self.backoff_min <= self.backoff_max, "backoff_min", "must not exceed `backoff_max`"),

@@ -241,10 +241,16 @@ async fn an_evicted_connection_delivers_what_its_lanes_had_accepted() {
 
 #[tokio::test]
 async fn nonsense_settings_are_named() {
-    let mut wrong = config();
-    wrong.dead_after = wrong.keep_alive;
-    let error = QuicTransport::bind(wrong, Arc::new(AddressBook::new(1))).unwrap_err();
-    assert!(error.to_string().contains("`dead_after`"), "{error}");
+    let wrong: [(&str, fn(&mut QuicConfig)); 2] = [
+        ("`dead_after`", |config| config.dead_after = config.keep_alive),
+        ("`alpn`", |config| config.alpn = vec![String::new()]),
+    ];
+    for (name, spoil) in wrong {
+        let mut config = config();
+        spoil(&mut config);
+        let error = QuicTransport::bind(config, Arc::new(AddressBook::new(1))).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
 }
 
 #[tokio::test]

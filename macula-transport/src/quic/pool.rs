@@ -93,6 +93,11 @@ impl<L: Pooled> Pool<L> {
         self.peers.values().flat_map(|peer| &peer.slots).map(|slot| slot.link.clone()).collect()
     }
 
+    /// How many there are, those on their way out included.
+    pub(crate) fn len(&self) -> usize {
+        self.peers.values().map(|peer| peer.slots.len()).sum()
+    }
+
     /// Reserves a place for a connection to come; give it back with [`add`](Self::add) or
     /// [`release`](Self::release). A peer that is linked already takes no further place for long.
     pub(crate) fn reserve(&mut self, id: Option<&NodeId>, now: Timestamp) -> Room<L> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use macula_proto::{ALPN, NodeId, SecretKey, Signer as _};
+use macula_proto::{NodeId, SecretKey, Signer as _};
 use parking_lot::{Mutex, RwLock};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::ResolvesClientCert;
@@ -18,6 +18,7 @@ use rustls::{
 };
 
 use super::codes::certificate_error;
+use super::config::QuicConfig;
 use super::trust::{Side, Trust, TrustError, TrustStore};
 use crate::{Identity, Refusal, TransportMetrics};
 
@@ -31,6 +32,7 @@ pub(crate) struct Credentials {
     shown: RwLock<Arc<CertifiedKey>>,
     trust: RwLock<Arc<TrustStore>>,
     provider: Arc<CryptoProvider>,
+    alpn: Vec<Vec<u8>>,
     metrics: TransportMetrics,
 }
 
@@ -42,19 +44,16 @@ pub(crate) enum Verdict {
 }
 
 impl Credentials {
-    pub(crate) fn new(
-        identity: Identity,
-        trust: &Trust,
-        metrics: TransportMetrics,
-    ) -> Result<Arc<Self>, TrustError> {
+    pub(crate) fn new(config: &QuicConfig) -> Result<Arc<Self>, TrustError> {
         let provider = provider();
-        let trust = TrustStore::new(trust, provider.signature_verification_algorithms.all)?;
+        let trust = TrustStore::new(&config.trust, provider.signature_verification_algorithms.all)?;
         Ok(Arc::new(Self {
-            shown: RwLock::new(Arc::new(certified(&identity))),
-            identity: RwLock::new(identity),
+            shown: RwLock::new(Arc::new(certified(&config.identity))),
+            identity: RwLock::new(config.identity.clone()),
             trust: RwLock::new(Arc::new(trust)),
             provider,
-            metrics,
+            alpn: config.alpn.iter().map(|name| name.clone().into_bytes()).collect(),
+            metrics: config.metrics.clone(),
         }))
     }
 
@@ -82,7 +81,7 @@ impl Credentials {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(DiallerCheck { credentials: self.clone() }))
             .with_cert_resolver(Arc::new(Shown(self.clone())));
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.alpn_protocols = self.alpn.clone();
         // No resumption: every connection proves its key anew.
         tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         tls.send_tls13_tickets = 0;
@@ -102,7 +101,7 @@ impl Credentials {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(check))
             .with_client_cert_resolver(Arc::new(Shown(self.clone())));
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.alpn_protocols = self.alpn.clone();
         tls.resumption = rustls::client::Resumption::disabled();
         tls.enable_sni = false;
         let quic = QuicClientConfig::try_from(tls).map_err(|_| no_initial_suite())?;

@@ -95,7 +95,7 @@ impl QuicTransport {
     pub fn bind(config: QuicConfig, book: Arc<AddressBook>) -> Result<Self, BindError> {
         config.validate()?;
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
-        let credentials = Credentials::new(config.identity.clone(), &config.trust, config.metrics.clone())?;
+        let credentials = Credentials::new(&config)?;
         let transport_config = Arc::new(endpoint::transport(&config)?);
         let endpoint = endpoint::open(&config, &credentials)?;
         let bound =

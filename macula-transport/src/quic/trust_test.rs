@@ -153,3 +153,19 @@ fn trust_that_cannot_work_says_why() {
     let bad_list = Trust::Authority { roots: vec![root], crls: vec![vec![1].into()] };
     assert!(matches!(TrustStore::new(&bad_list, algorithms), Err(TrustError::Crl { index: 0, .. })));
 }
+
+#[tokio::test]
+async fn peers_share_an_application_protocol_or_do_not_connect() {
+    let speaking = |names: &[&str]| {
+        let mut config = config();
+        config.alpn = names.iter().map(|name| (*name).to_owned()).collect();
+        config
+    };
+    let (both, own, usual) =
+        (start(speaking(&["acme/1", "macula/1"])), start(speaking(&["acme/1"])), start(config()));
+    both.transport.connect(Target::Addr(own.addr())).await.unwrap();
+    both.transport.connect(Target::Addr(usual.addr())).await.unwrap();
+    let refused = own.transport.connect(Target::Addr(usual.addr())).await.unwrap_err();
+    assert!(matches!(&refused, TransportError::Refused { refusal: Refusal::Version, .. }), "{refused}");
+    eventually("counted", || usual.transport.metrics().refusals(&Refusal::Version) == 1).await;
+}

@@ -68,10 +68,10 @@ pub(crate) const PATH: Rule = Rule {
 };
 
 pub(crate) const ALPN: Rule = Rule {
-    expects: "`macula/1`, the only protocol there is so far",
-    check: |text| match text.as_bytes() {
-        macula_proto::ALPN => Ok(()),
-        _ => Err(format!("`{text}` is none")),
+    expects: "the name of a protocol, of 1 to 255 bytes",
+    check: |text| match text.len() {
+        1..=255 => Ok(()),
+        bytes => Err(format!("it has {bytes} bytes")),
     },
 };
 
@@ -143,8 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn only_one_protocol_is_spoken() {
+    fn a_protocol_name_has_a_length_in_one_byte() {
         assert_eq!(refusal(ALPN, "macula/1"), None);
-        assert_eq!(refusal(ALPN, "h3"), Some("`h3` is none".into()));
+        assert_eq!(refusal(ALPN, ""), Some("it has 0 bytes".into()));
+        assert_eq!(refusal(ALPN, &"x".repeat(256)), Some("it has 256 bytes".into()));
     }
 }

@@ -131,8 +131,9 @@ schema! {
 
     /// The encrypted transport between nodes.
     quic: QuicSection {
-        /// The application protocols offered in the TLS handshake.
-        alpn: Vec<String> = list(rule::ALPN, 1, 1), Some("macula/1"), SOCKET;
+        /// The application protocols of the TLS handshake, the preferred one first; peers must share one. Names of
+        /// your own keep meshes apart that can reach each other.
+        alpn: Vec<String> = list(rule::ALPN, 1, 8), Some("macula/1"), SOCKET;
 
         /// The certificate chain to show, in PEM, own certificate first. Unset: a self-signed one is made from
         /// the key.
