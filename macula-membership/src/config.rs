@@ -36,7 +36,8 @@ pub struct SwimConfig {
     /// bring it. 16 – 1,000,000, default 8,192.
     pub news_max: usize,
     /// Time between two exchanges of member lists in a cell of up to 32; it grows with the binary logarithm of the number
-    /// of members. 100 ms – 1 h, default 30 s.
+    /// of members. A node that has just started begins with `protocol_period` and doubles it.
+    /// 100 ms – 1 h, default 30 s.
     pub sync_interval: Duration,
     /// Exchanges of member lists under way at once, in each direction. 1–256, default 16.
     pub syncs_max: usize,

@@ -83,6 +83,8 @@ pub struct Machine {
     pub(crate) contested: Option<Timestamp>,
     sequence: u64,
     pub(crate) turn: u32,
+    /// Until the next exchange of member lists: short after a start, then longer and longer.
+    pub(crate) sync_pause: Duration,
     pub(crate) timers: Timers,
 }
 
@@ -141,6 +143,7 @@ impl Machine {
             contested: None,
             sequence: 0,
             turn: 0,
+            sync_pause: config.protocol_period,
             timers,
             config,
         };
@@ -349,6 +352,7 @@ impl Machine {
     pub fn rejoin(&mut self, now: Timestamp) {
         if self.leaving.take().is_some() {
             self.timers = first_timers(&self.config, now, &mut self.rng);
+            self.sync_pause = self.config.protocol_period;
             self.raise(now, Incarnation::default());
         }
     }
@@ -489,7 +493,7 @@ fn first_timers(config: &SwimConfig, now: Timestamp, rng: &mut StdRng) -> Timers
     Timers {
         probe: within(config.protocol_period),
         gossip: within(config.gossip_interval),
-        sync: within(config.sync_interval),
+        sync: within(config.protocol_period),
         recontact: within(config.recontact_interval),
     }
 }

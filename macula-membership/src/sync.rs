@@ -84,9 +84,12 @@ impl Machine {
         }
     }
 
-    /// The periodic exchange, with a neighbour.
+    /// The periodic exchange, with a neighbour. A newcomer has much to learn, and is known to few: it begins with
+    /// short pauses and doubles them (as Trickle does, RFC 6206 §4.2).
     pub(crate) fn sync_next(&mut self, now: Timestamp, out: &mut Effects) {
-        self.timers.sync = now + self.sync_pause();
+        let jitter = self.rng.random_range(0.75..1.25);
+        self.timers.sync = now + self.sync_pause.mul_f64(jitter);
+        self.sync_pause = (self.sync_pause * 2).min(self.sync_pause_max());
         let neighbours = self.overlay.neighbours();
         if !neighbours.is_empty() {
             let partner = neighbours[self.rng.random_range(0..neighbours.len())];
@@ -118,11 +121,11 @@ impl Machine {
         }
     }
 
-    /// The configured interval, longer in a large cell, a little different each time.
-    fn sync_pause(&mut self) -> Duration {
+    /// The configured interval, longer in a large cell.
+    fn sync_pause_max(&self) -> Duration {
         let ratio = self.roster.present() as f64 / UNSCALED_MEMBERS as f64;
         let scale = if ratio > 1.0 { ratio.log2().ceil() + 1.0 } else { 1.0 };
-        self.config.sync_interval.mul_f64(scale * self.rng.random_range(0.75..1.25))
+        self.config.sync_interval.mul_f64(scale)
     }
 
     /// Step 2: who is in the buckets that differ.

@@ -65,10 +65,12 @@ impl Admin {
         stream.set_read_timeout(Some(patience)).map_err(failed)?;
         stream.set_write_timeout(Some(patience)).map_err(failed)?;
         let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        // In one piece: a node that answers without reading the body may have closed before a second one.
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
         );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).map_err(failed)?;
+        stream.write_all(request.as_bytes()).map_err(failed)?;
         Ok(BufReader::new(stream))
     }
 }
