@@ -111,6 +111,14 @@ fn a_publisher_goes_on_while_its_subscribers_node_dies_and_returns() {
         assert_eq!(at_b.json()["payload"], n);
     }
     user.wait_for_members("a", 2);
+    user.until("nothing is sent to the dead", || {
+        let (n, sent) = publish(&user);
+        assert_eq!(at_b.json()["payload"], n);
+        sent["peers"] == 1 && sent["dropped"] == 0
+    });
+    user.wait_for(&["--node", "a", "peers"], "the connection is closed", |peers| {
+        peers.as_array().unwrap().len() == 1
+    });
     let _c = launch(&user, "c", &addr, None);
     user.wait_for_members("a", 3);
     // Subscriptions are the application's: it makes them again, as this one does.

@@ -18,8 +18,8 @@ use crate::machine::{Machine, MachineParts};
 use crate::member::check_tags;
 use crate::metrics::{Refused, SwimMetrics};
 use crate::{
-    EventReceiver, Incarnation, Joined, Member, Membership, MembershipError, SeedFailure, SwimConfig,
-    SyncError, Tags, TagsError,
+    EventReceiver, Incarnation, Joined, Member, MemberState, Membership, MembershipError, SeedFailure,
+    SwimConfig, SyncError, Tags, TagsError,
 };
 
 /// Most seeds that are remembered.
@@ -162,6 +162,11 @@ impl<T: Transport> Swim<T> {
     /// What is counted.
     pub fn metrics(&self) -> &SwimMetrics {
         &self.shared.metrics
+    }
+
+    /// What is believed about `id`; `None` if nothing is known.
+    pub fn state_of(&self, id: &NodeId) -> Option<MemberState> {
+        self.shared.machine.lock().state_of(id)
     }
 
     /// A frame of this layer arrived as a datagram. Does not block; a full queue drops and counts it.

@@ -33,6 +33,7 @@ mod gate;
 mod id;
 mod keys;
 pub mod limits;
+mod liveness;
 mod message;
 mod name;
 mod realm;
@@ -55,6 +56,7 @@ pub use keys::{
     Domain, Ed25519Verifier, KeyError, PublicKey, SecretKey, Signature, SignedError, Signer, Verifier, open,
     seal,
 };
+pub use liveness::{Liveness, Unwatched};
 pub use message::{MessageError, decode};
 pub use name::{Name, NameError};
 pub use realm::{Realm, RealmError};

@@ -31,7 +31,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use macula_dht::MemoryDirectoryNetwork;
-//! use macula_proto::{AllowAll, Realm};
+//! use macula_proto::{AllowAll, Realm, Unwatched};
 //! use macula_pubsub::{Payload, PubSub, PubSubConfig, SubscribeOptions};
 //! use macula_transport::memory::MemoryNetwork;
 //! use macula_transport::{TokioClock, Transport};
@@ -41,7 +41,7 @@
 //! let directory = MemoryDirectoryNetwork::default().directory(transport.local().id);
 //! let clock = Arc::new(TokioClock::default());
 //! let epoch = 7; // drawn anew at each start
-//! let pubsub = PubSub::new(transport, directory, Arc::new(AllowAll), clock, epoch, PubSubConfig::default());
+//! let pubsub = PubSub::new(transport, directory, Arc::new(AllowAll), Arc::new(Unwatched), clock, epoch, PubSubConfig::default());
 //!
 //! let realm = Realm::default();
 //! let mut kitchen = pubsub.subscribe(&realm, "home.kitchen.#".parse()?, SubscribeOptions::default()).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use macula_dht::{Directory, DirectoryError};
-use macula_proto::{Access, Action, Clock, Forbidden, Gate, Name, NodeId, Realm};
+use macula_proto::{Access, Action, Clock, Forbidden, Gate, Liveness, Name, NodeId, Realm};
 use macula_transport::Transport;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
         transport: T,
         directory: D,
         gate: Arc<dyn Gate>,
+        liveness: Arc<dyn Liveness>,
         clock: Arc<dyn Clock>,
         epoch: u64,
         config: PubSubConfig,
@@ -72,7 +73,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             epoch,
             local: LocalTable::new(config.subscriptions_max),
             announcer: Arc::new(Announcer::new(directory.clone(), metrics.announce_failures.clone())),
-            routes: Routes::new(directory, me, config.max_cache_size.get(), limits),
+            routes: Routes::new(directory, liveness, me, config.max_cache_size.get(), limits),
             windows: std::array::from_fn(|_| Mutex::new(Window::new(config.window_topics / WINDOW_SHARDS))),
             tasks: TaskTracker::new(),
             transport,
@@ -160,7 +161,12 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
 
     /// What the gate answers has changed: routes are read again before they are used.
     pub fn policy_changed(&self) {
-        self.inner.routes.policy_changed();
+        self.inner.routes.outdate();
+    }
+
+    /// Somebody is gone, or back: routes are read again before they are used. Nothing is sent to those who are gone.
+    pub fn liveness_changed(&self) {
+        self.inner.routes.outdate();
     }
 
     /// The live subscriptions, in order of id.

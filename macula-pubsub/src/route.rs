@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use macula_dht::{Directory, DirectoryError, Record, Watch};
-use macula_proto::{Access, Action, Contact, Gate, Key, Name, NodeId, Realm, Timestamp};
+use macula_proto::{Access, Action, Contact, Gate, Key, Liveness, Name, NodeId, Realm, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -29,6 +29,7 @@ const EVICTED_SHARE: usize = 16;
 
 pub(crate) struct Routes<D> {
     directory: D,
+    liveness: Arc<dyn Liveness>,
     cache: DashMap<(Realm, Name), Arc<Route>>,
     watches: Mutex<BTreeMap<Key, Weak<Watch>>>,
     links: Mutex<BTreeMap<NodeId, Weak<Link>>>,
@@ -38,8 +39,8 @@ pub(crate) struct Routes<D> {
     /// No route that was given up has used a sequence number above this. New routes begin here, so that numbers
     /// of a topic never go back.
     sequence_floor: AtomicU64,
-    /// Counts changes of policy, which make every reading old.
-    policy_generation: AtomicU64,
+    /// Counts changes of policy and of who is gone, which make every reading old.
+    outside_generation: AtomicU64,
 }
 
 /// What is known of one topic.
@@ -86,9 +87,16 @@ pub struct RouteInfo {
 }
 
 impl<D: Directory> Routes<D> {
-    pub(crate) fn new(directory: D, me: NodeId, routes_max: usize, link_limits: LinkLimits) -> Self {
+    pub(crate) fn new(
+        directory: D,
+        liveness: Arc<dyn Liveness>,
+        me: NodeId,
+        routes_max: usize,
+        link_limits: LinkLimits,
+    ) -> Self {
         Self {
             directory,
+            liveness,
             cache: DashMap::new(),
             watches: Mutex::default(),
             links: Mutex::default(),
@@ -96,7 +104,7 @@ impl<D: Directory> Routes<D> {
             routes_max,
             link_limits,
             sequence_floor: AtomicU64::new(0),
-            policy_generation: AtomicU64::new(0),
+            outside_generation: AtomicU64::new(0),
         }
     }
 
@@ -145,8 +153,8 @@ impl<D: Directory> Routes<D> {
     }
 
     /// Makes every reading old.
-    pub(crate) fn policy_changed(&self) {
-        self.policy_generation.fetch_add(1, Ordering::Release);
+    pub(crate) fn outdate(&self) {
+        self.outside_generation.fetch_add(1, Ordering::Release);
     }
 
     /// Gives up routes that were not used for `ttl`, and what only they needed.
@@ -197,15 +205,17 @@ impl<D: Directory> Routes<D> {
 
     fn generation(&self, route: &Route) -> u64 {
         let changes: u64 = route.watches.iter().map(|watch| watch.generation()).sum();
-        changes + self.policy_generation.load(Ordering::Acquire)
+        changes + self.outside_generation.load(Ordering::Acquire)
     }
 
     fn subscribers(&self, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> Vec<Arc<Link>> {
         let mut peers: BTreeMap<NodeId, (u64, Contact)> = BTreeMap::new();
         for watch in &route.watches {
             for record in &watch.current().records {
-                if record.announcer.id != self.me && wants(record, route, gate, metrics) {
-                    let known = peers.entry(record.announcer.id);
+                let id = record.announcer.id;
+                let is_there = id != self.me && !self.liveness.is_gone(&id);
+                if is_there && wants(record, route, gate, metrics) {
+                    let known = peers.entry(id);
                     let newest = known.or_insert_with(|| (record.sequence, record.announcer.clone()));
                     if newest.0 < record.sequence {
                         *newest = (record.sequence, record.announcer.clone());

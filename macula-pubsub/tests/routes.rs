@@ -14,8 +14,12 @@ use bytes::Bytes;
 use macula_dht::{
     Announced, Directory, DirectoryError, Found, MemoryDirectory, MemoryDirectoryNetwork, Watch, WatchSource,
 };
-use macula_proto::{Access, Action, AllowAll, Forbidden, Gate, Key, SystemClock};
-use macula_pubsub::{Payload, PubSub, PubSubConfig, PublishError, SubscribeError, SubscribeOptions};
+use macula_proto::{
+    Access, Action, AllowAll, Forbidden, Gate, Key, Liveness, NodeId, SystemClock, Unwatched,
+};
+use macula_pubsub::{
+    Payload, PubSub, PubSubConfig, PublishError, Published, SubscribeError, SubscribeOptions,
+};
 use macula_transport::memory::{MemoryNetwork, MemoryTransport};
 use macula_transport::{TokioClock, Transport};
 use parking_lot::Mutex;
@@ -132,7 +136,11 @@ fn moody(mood: Mood) -> (PubSub<MemoryTransport, Moody>, Moody, MemoryDirectoryN
     };
     let clock = Arc::new(TokioClock::default());
     let config = PubSubConfig { lookup_timeout: Duration::from_secs(3), ..PubSubConfig::default() };
-    (PubSub::new(transport, directory.clone(), Arc::new(AllowAll), clock, 1, config), directory, network)
+    (
+        PubSub::new(transport, directory.clone(), Arc::new(AllowAll), Arc::new(Unwatched), clock, 1, config),
+        directory,
+        network,
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +194,7 @@ async fn a_refused_announcement_undoes_the_subscription_and_is_withdrawn_later()
         node.subscribe(&realm(), "a".parse().unwrap(), SubscribeOptions::default()).await.unwrap();
     let_pass(Duration::from_secs(100)).await;
     let key = macula_pubsub::announced_at(&realm(), &"a".parse().unwrap());
-    let other = network.directory(macula_proto::NodeId::from_bytes([7; 32]));
+    let other = network.directory(NodeId::from_bytes([7; 32]));
     assert_eq!(other.find(key).await.unwrap().records.len(), 1, "the late withdrawal spares the new record");
 }
 
@@ -207,7 +215,7 @@ async fn many_subscriptions_at_once_cost_few_announcements() {
     }
     assert!(directory.announced.load(Ordering::Relaxed) <= 2);
     assert!(started.elapsed() <= Duration::from_millis(200));
-    let other = network.directory(macula_proto::NodeId::from_bytes([7; 32]));
+    let other = network.directory(NodeId::from_bytes([7; 32]));
     let key = macula_pubsub::announced_at(&realm(), &"a.*".parse().unwrap());
     let found = other.find(key).await.unwrap();
     assert_eq!(macula_pubsub::decode(&found.records[0].value).patterns.len(), 20);
@@ -229,7 +237,7 @@ async fn a_cancelled_subscribe_leaves_nothing() {
     let_pass(Duration::from_secs(5)).await;
     assert!(node.subscriptions().is_empty());
     let key = macula_pubsub::announced_at(&realm, &"a".parse().unwrap());
-    let other = network.directory(macula_proto::NodeId::from_bytes([7; 32]));
+    let other = network.directory(NodeId::from_bytes([7; 32]));
     assert!(other.find(key).await.unwrap().records.is_empty());
 }
 
@@ -257,6 +265,31 @@ async fn a_changed_policy_reaches_cached_routes() {
     assert_eq!(publish(&anna, "t", 2).await.peers, 0);
 }
 
+/// Holds everybody for gone once it is told to.
+#[derive(Default)]
+struct Doomsday(AtomicBool);
+
+impl Liveness for Doomsday {
+    fn is_gone(&self, _id: &NodeId) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_to_those_who_are_gone_until_they_are_back() {
+    let mut mesh = Mesh::new();
+    let liveness = Arc::new(Doomsday::default());
+    mesh.liveness = liveness.clone();
+    let [anna, bert] = mesh.nodes();
+    let _subscription = subscribe(&bert, "t").await;
+    assert_eq!(publish(&anna, "t", 1).await.peers, 1);
+    for (gone, peers) in [(true, 0), (false, 1)] {
+        liveness.0.store(gone, Ordering::Relaxed);
+        anna.liveness_changed();
+        assert_eq!(publish(&anna, "t", 2).await, Published { peers, ..Published::default() });
+    }
+}
+
 #[test]
 fn numbers_rise_though_routes_are_evicted_under_publishers_on_many_threads() {
     const TOPICS: usize = 50;
@@ -265,7 +298,7 @@ fn numbers_rise_though_routes_are_evicted_under_publishers_on_many_threads() {
     let cache = NonZeroUsize::new(8).unwrap();
     let config = PubSubConfig { max_cache_size: cache, ..PubSubConfig::default() };
     let clock = Arc::new(SystemClock::default());
-    let node = PubSub::new(transport, directory, Arc::new(AllowAll), clock, 1, config);
+    let node = PubSub::new(transport, directory, Arc::new(AllowAll), Arc::new(Unwatched), clock, 1, config);
     let options = SubscribeOptions {
         queue_messages: NonZeroUsize::new(100_000).unwrap(),
         ..SubscribeOptions::default()

@@ -119,7 +119,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
                 local: false,
                 rtt: rtts.get(&id).copied(),
                 load: roster.load(&id, now),
-                penalised: roster.is_penalised(&id, record.sequence, now),
+                penalised: self.liveness.is_gone(&id) || roster.is_penalised(&id, record.sequence, now),
             }
         });
         let local = self.host.registry.get(&ask.procedure).map(|offer| Candidate {

@@ -31,7 +31,7 @@
 //! use std::sync::Arc;
 //!
 //! use macula_dht::MemoryDirectoryNetwork;
-//! use macula_proto::{AllowAll, Frame, NodeId, Realm};
+//! use macula_proto::{AllowAll, Frame, NodeId, Realm, Unwatched};
 //! use macula_rpc::{Call, CallRequest, HandlerError, Procedures, RegisterOptions, Reply, Rpc, RpcConfig};
 //! use macula_transport::memory::{MemoryNetwork, MemoryRx, MemoryTransport, MemoryTx};
 //! use macula_transport::{Inbound, LaneId, PeerEvent, TokioClock, Transport};
@@ -56,7 +56,7 @@
 //! fn start(transport: MemoryTransport, directories: &MemoryDirectoryNetwork) -> Node {
 //!     let directory = directories.directory_of(transport.local());
 //!     let clock = Arc::new(TokioClock::default());
-//!     let rpc = Rpc::new(transport.clone(), directory, Arc::new(AllowAll), clock, RpcConfig::default());
+//!     let rpc = Rpc::new(transport.clone(), directory, Arc::new(AllowAll), Arc::new(Unwatched), clock, RpcConfig::default());
 //!     let (wired, maintained) = (Wired(rpc.clone()), rpc.clone());
 //!     tokio::spawn(async move { transport.serve(wired, CancellationToken::new()).await });
 //!     tokio::spawn(async move { maintained.run(CancellationToken::new()).await });

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use macula_dht::{MemoryDirectory, MemoryDirectoryNetwork};
-use macula_proto::{AllowAll, Frame, Gate, NodeId};
+use macula_proto::{AllowAll, Frame, Gate, Liveness, NodeId, Unwatched};
 use macula_transport::memory::{MemoryNetwork, MemoryTransport};
 use macula_transport::{
     AddressBook, Identity, Inbound, LaneId, PeerEvent, QuicConfig, QuicTransport, TokioClock, Transport,
 };
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::conformance::Mesh;
@@ -19,7 +20,18 @@ pub(crate) type Node = Rpc<MemoryTransport, MemoryDirectory>;
 pub(crate) struct TestMesh {
     pub(crate) network: MemoryNetwork,
     pub(crate) directory: MemoryDirectoryNetwork,
+    pub(crate) gone: Arc<Gone>,
     stop: CancellationToken,
+}
+
+/// Who is gone, as somebody says who watches.
+#[derive(Default)]
+pub(crate) struct Gone(pub(crate) Mutex<Vec<NodeId>>);
+
+impl Liveness for Gone {
+    fn is_gone(&self, id: &NodeId) -> bool {
+        self.0.lock().contains(id)
+    }
 }
 
 impl Default for TestMesh {
@@ -27,6 +39,7 @@ impl Default for TestMesh {
         Self {
             network: MemoryNetwork::new(1),
             directory: MemoryDirectoryNetwork::default(),
+            gone: Arc::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -48,7 +61,7 @@ impl TestMesh {
         let contact = transport.local();
         let id = contact.id;
         let directory = self.directory.directory_of(contact);
-        let rpc = start(transport, directory, gate, config, &self.stop);
+        let rpc = start(transport, directory, gate, self.gone.clone(), config, &self.stop);
         (id, rpc)
     }
 }
@@ -86,7 +99,17 @@ impl Mesh for QuicMesh {
         let id = contact.id;
         let directory = self.directory.directory_of(contact);
         tokio::task::yield_now().await;
-        (id, start(transport, directory, Arc::new(AllowAll), RpcConfig::default(), &self.stop))
+        (
+            id,
+            start(
+                transport,
+                directory,
+                Arc::new(AllowAll),
+                Arc::new(Unwatched),
+                RpcConfig::default(),
+                &self.stop,
+            ),
+        )
     }
 }
 
@@ -94,10 +117,11 @@ fn start<T: Transport>(
     transport: T,
     directory: MemoryDirectory,
     gate: Arc<dyn Gate>,
+    liveness: Arc<dyn Liveness>,
     config: RpcConfig,
     stop: &CancellationToken,
 ) -> Rpc<T, MemoryDirectory> {
-    let rpc = Rpc::new(transport.clone(), directory, gate, Arc::new(TokioClock::default()), config);
+    let rpc = Rpc::new(transport.clone(), directory, gate, liveness, Arc::new(TokioClock::default()), config);
     let (wired, until) = (Wired(rpc.clone()), stop.clone());
     tokio::spawn(async move { transport.serve(wired, until).await });
     let (maintained, until) = (rpc.clone(), stop.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use macula_dht::{Directory, DirectoryError};
-use macula_proto::{Access, Action, Clock, Frame, Gate, Name, NodeId, Realm, decode, wire};
+use macula_proto::{Access, Action, Clock, Frame, Gate, Liveness, Name, NodeId, Realm, decode, wire};
 use macula_transport::{PeerEvent, Transport};
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -42,6 +42,7 @@ pub struct Rpc<T: Transport, D: Directory> {
 /// What all clones share.
 pub(crate) struct Inner<T, D> {
     pub(crate) transport: T,
+    pub(crate) liveness: Arc<dyn Liveness>,
     pub(crate) host: Arc<Host>,
     pub(crate) providers: Providers<D>,
     pub(crate) announcer: Arc<Announcer<D>>,
@@ -58,6 +59,7 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
         transport: T,
         directory: D,
         gate: Arc<dyn Gate>,
+        liveness: Arc<dyn Liveness>,
         clock: Arc<dyn Clock>,
         config: RpcConfig,
     ) -> Self {
@@ -68,6 +70,7 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
             announcer: Arc::new(Announcer::new(directory, host.registry.clone())),
             rng: Mutex::new(StdRng::seed_from_u64(config.seed)),
             transport,
+            liveness,
             host,
             config,
             clock,

@@ -114,6 +114,24 @@ async fn a_vanished_provider_is_not_chosen_again_until_it_is_back() {
     assert_eq!(answers.iter().filter(|answer| *answer == first_id.to_string().as_str()).count(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_known_to_be_gone_is_asked_only_if_nobody_else_answers() {
+    let mesh = TestMesh::default();
+    let ((gone_id, gone), (there_id, there), (_, caller)) = (mesh.add(1), mesh.add(2), mesh.add(3));
+    let gone_offer = offer_id(&gone, gone_id).await;
+    let there_offer = offer_id(&there, there_id).await;
+    mesh.gone.0.lock().push(gone_id);
+    for _ in 0..4 {
+        let reply = caller.call(ask("id").strategy(Strategy::RoundRobin)).await.unwrap();
+        assert_eq!(reply.payload, there_id.to_string());
+    }
+    assert_eq!(caller.metrics().calls_retried.get(), 0);
+    // Who watches may be wrong.
+    there_offer.unregister().await;
+    assert_eq!(caller.call(ask("id")).await.unwrap().payload, gone_id.to_string());
+    drop(gone_offer);
+}
+
 #[derive(Debug)]
 struct DenyCalls;
 

@@ -84,5 +84,5 @@ pub use lane::{LaneId, LaneQueue, LaneSender, lane_queue};
 pub use metrics::{Dropped, TransportMetrics};
 pub use quic::{BindError, QuicConfig, QuicRx, QuicTransport, QuicTx, Trust, TrustError};
 pub use transport::{
-    CloseReason, Inbound, PeerEvent, PeerInfo, ResetCode, StreamRx, StreamTx, Target, Transport,
+    CloseReason, HangUp, Inbound, PeerEvent, PeerInfo, ResetCode, StreamRx, StreamTx, Target, Transport,
 };

@@ -177,6 +177,7 @@ const fn close_label(reason: CloseReason) -> &'static str {
         CloseReason::TimedOut => "timed_out",
         CloseReason::Protocol => "protocol",
         CloseReason::Revoked => "revoked",
+        CloseReason::GivenUp => "given_up",
         CloseReason::Lost => "lost",
     }
 }

@@ -66,6 +66,8 @@ pub enum CloseReason {
     Protocol,
     /// The peer's certificate was revoked.
     Revoked,
+    /// One side holds the other for dead ([`HangUp`]).
+    GivenUp,
     /// The network said so (reset, unreachable).
     Lost,
 }
@@ -158,6 +160,14 @@ pub trait Transport: Clone + Send + Sync + 'static {
 
     /// The live connections.
     fn peers(&self) -> Vec<PeerInfo>;
+}
+
+/// A transport that can be told that a peer is dead, by whoever watches over the peers: it notices that much sooner.
+pub trait HangUp: Transport {
+    /// Closes what connects this node with `id`, at once and without waiting for anything under way, which then fails as
+    /// with a connection that is lost. A peer that lives after all sees [`CloseReason::GivenUp`], and either side may
+    /// connect again.
+    fn hang_up(&self, id: &NodeId);
 }
 
 /// What a transport delivers to. All methods may be called for many peers at once.

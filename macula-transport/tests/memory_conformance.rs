@@ -5,7 +5,9 @@ use std::time::Duration;
 use macula_proto::NodeId;
 use macula_transport::conformance::{Faulty, Harness, NodeSpec};
 use macula_transport::memory::{Faults, MemoryConfig, MemoryNetwork, MemoryTransport};
-use macula_transport::{Transport, transport_conformance, transport_fault_conformance};
+use macula_transport::{
+    Transport, transport_conformance, transport_fault_conformance, transport_hang_up_conformance,
+};
 
 struct InMemory {
     network: MemoryNetwork,
@@ -73,6 +75,7 @@ mod perfect {
     use super::*;
 
     transport_conformance! { #[tokio::test(start_paused = true)] InMemory::new(Faults::default(), Duration::from_secs(10)) }
+    transport_hang_up_conformance! { #[tokio::test(start_paused = true)] InMemory::new(Faults::default(), Duration::from_secs(10)) }
     transport_fault_conformance! { #[tokio::test(start_paused = true)] InMemory::new(Faults::default(), Duration::from_secs(10)) }
 }
 
@@ -80,6 +83,7 @@ mod rough {
     use super::*;
 
     transport_conformance! { #[tokio::test(start_paused = true)] InMemory::new(Faults::wan(), Duration::from_secs(10)) }
+    transport_hang_up_conformance! { #[tokio::test(start_paused = true)] InMemory::new(Faults::wan(), Duration::from_secs(10)) }
     transport_fault_conformance! { #[tokio::test(start_paused = true)] InMemory::new(Faults::wan(), Duration::from_secs(10)) }
 }
 
@@ -87,4 +91,5 @@ mod real_time {
     use super::*;
 
     transport_conformance! { #[tokio::test] InMemory::new(Faults::lan(), Duration::from_secs(1)) }
+    transport_hang_up_conformance! { #[tokio::test] InMemory::new(Faults::lan(), Duration::from_secs(1)) }
 }

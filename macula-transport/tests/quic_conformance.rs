@@ -24,3 +24,8 @@ macula_transport::transport_conformance! {
     #[tokio::test]
     OverQuic
 }
+
+macula_transport::transport_hang_up_conformance! {
+    #[tokio::test]
+    OverQuic
+}

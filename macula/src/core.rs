@@ -1,7 +1,7 @@
 //! The layers of one node, wired together over any transport. It decides nothing.
 //!
 //! ```text
-//!   transport ──► router ──┬─► swim ── events ──► bridge ──► address book, routing table
+//!   transport ──► router ──┬─► swim ── events ──► bridge ──► address book, routing table, …
 //!                          ├─► directory ◄──┬── announce, watch
 //!                          ├─► pubsub ──────┤
 //!                          └─► rpc ─────────┘
@@ -10,11 +10,11 @@
 use std::sync::Arc;
 
 use macula_dht::{Kademlia, KademliaConfig};
-use macula_membership::{Event, EventError, Membership, Swim, SwimConfig};
-use macula_proto::{Clock, Ed25519Verifier, Gate, Signer};
+use macula_membership::{Event, EventError, MemberState, Membership, Swim, SwimConfig};
+use macula_proto::{Clock, Ed25519Verifier, Gate, Liveness, NodeId, Signer};
 use macula_pubsub::{PubSub, PubSubConfig};
 use macula_rpc::{Rpc, RpcConfig};
-use macula_transport::{AddressBook, Transport};
+use macula_transport::{AddressBook, HangUp, Transport};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,7 @@ pub(crate) mod task {
     pub(crate) const BOOTSTRAP: &str = "bootstrap";
 }
 
-impl<T: Transport> Core<T> {
+impl<T: HangUp> Core<T> {
     pub(crate) fn new(transport: T, book: Arc<AddressBook>, config: CoreConfig, env: Environment) -> Self {
         let Environment { signer, clock, gate, seed, epoch } = env;
         let verifier = Arc::new(Ed25519Verifier);
@@ -79,15 +79,17 @@ impl<T: Transport> Core<T> {
             gate.clone(),
             seed.wrapping_add(1),
         );
+        let liveness = Arc::new(Watched(swim.clone()));
         let pubsub = PubSub::new(
             transport.clone(),
             directory.clone(),
             gate.clone(),
+            liveness.clone(),
             clock.clone(),
             epoch,
             config.pubsub,
         );
-        let rpc = Rpc::new(transport.clone(), directory.clone(), gate, clock, config.rpc);
+        let rpc = Rpc::new(transport.clone(), directory.clone(), gate, liveness, clock, config.rpc);
         Self { transport, book, swim, directory, pubsub, rpc, misplaced: Counter::default() }
     }
 
@@ -181,13 +183,30 @@ impl<T: Transport> Core<T> {
 
     fn learn_all(&self) {
         self.swim.members().iter().for_each(|member| self.book.learn(&member.contact));
+        self.pubsub.liveness_changed();
     }
 
     fn learn(&self, event: &Event) {
         let member = event.member();
         match event {
-            Event::Confirmed(_) | Event::Left(_) => self.directory.peer_lost(member.contact.id),
+            Event::Confirmed(_) => {
+                self.directory.peer_lost(member.contact.id);
+                // What waits for the dead fails now, not when the connection notices.
+                self.transport.hang_up(&member.contact.id);
+            }
+            // It still receives what is on its way.
+            Event::Left(_) => self.directory.peer_lost(member.contact.id),
             _ => self.book.learn(&member.contact),
         }
+        self.pubsub.liveness_changed();
+    }
+}
+
+/// Who is gone, as membership knows it.
+struct Watched<T: Transport>(Swim<T>);
+
+impl<T: Transport> Liveness for Watched<T> {
+    fn is_gone(&self, id: &NodeId) -> bool {
+        matches!(self.0.state_of(id), Some(MemberState::Dead | MemberState::Left))
     }
 }

@@ -365,7 +365,11 @@ impl Chaos {
             of(&counts.answered),
         );
         let failures = counts.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        failures.iter().for_each(|(what, count)| println!("  failed: {what}: {count}"));
+        for (what, (count, last)) in failures.iter() {
+            println!("  failed: {count} x {what}; the last one: {last}");
+        }
+        let [publish, call] = *counts.slowest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        println!("  slowest that succeeded: publish {publish:.2?}, call {call:.2?}");
         for node in &self.nodes {
             if let Some((rss_kib, fds)) = node.footprint() {
                 let (name, phase, mib) = (&node.name, node.phase, rss_kib as f64 / 1024.0);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use macula_dht::{MemoryDirectory, MemoryDirectoryNetwork};
-use macula_proto::{AllowAll, Frame, Gate, Name, NodeId, Realm};
+use macula_proto::{AllowAll, Frame, Gate, Liveness, Name, NodeId, Realm, Unwatched};
 use macula_pubsub::{Message, Payload, PubSub, PubSubConfig, Published, SubscribeOptions, Subscription};
 use macula_transport::memory::{MemoryNetwork, MemoryRx, MemoryTransport, MemoryTx};
 use macula_transport::{Inbound, LaneId, PeerEvent, TokioClock, Transport};
@@ -20,6 +20,7 @@ pub(crate) struct Mesh {
     pub(crate) directory: MemoryDirectoryNetwork,
     pub(crate) config: PubSubConfig,
     pub(crate) gate: Arc<dyn Gate>,
+    pub(crate) liveness: Arc<dyn Liveness>,
     epoch: u64,
     ids: BTreeMap<u8, NodeId>,
     stops: BTreeMap<u8, CancellationToken>,
@@ -47,6 +48,7 @@ impl Mesh {
             directory: MemoryDirectoryNetwork::default(),
             config: PubSubConfig { realms: BTreeSet::from(realms), ..PubSubConfig::default() },
             gate: Arc::new(AllowAll),
+            liveness: Arc::new(Unwatched),
             epoch: 0,
             ids: BTreeMap::new(),
             stops: BTreeMap::new(),
@@ -63,6 +65,7 @@ impl Mesh {
             transport.clone(),
             directory,
             self.gate.clone(),
+            self.liveness.clone(),
             clock,
             self.epoch,
             self.config.clone(),

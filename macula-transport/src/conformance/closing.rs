@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::node::{connected_pair, frame, start, start_holding, start_with, within};
 use super::{Harness, NodeSpec};
 use crate::{
-    CloseReason, LaneError, LaneId, StreamError, StreamRx, StreamTx, Target, Transport, TransportError,
+    CloseReason, HangUp, LaneError, LaneId, StreamError, StreamRx, StreamTx, Target, Transport,
+    TransportError,
 };
 
 /// A node that stops still delivers what its lanes and streams had accepted, then says goodbye.
@@ -97,6 +98,24 @@ pub async fn everything_ends_with_the_connection<H: Harness>(harness: &H) {
     assert_eq!(within("closed", tx.closed()).await, Err(StreamError::Lost));
     assert_eq!(within("send", lane.send(frame(1, 10))).await, Err(LaneError::Closed(frame(1, 10))));
     assert!(a.transport.peers().is_empty());
+}
+
+/// What connects two nodes ends at once when one of them gives the other up; and they can meet again.
+pub async fn a_peer_that_was_given_up_is_down<H: Harness<Transport: HangUp>>(harness: &H) {
+    let (a, b) = connected_pair(harness).await;
+    let lane = within("a lane", a.transport.lane(b.id(), LaneId::DATA)).await.expect("connected");
+    let (_tx, mut rx) =
+        within("a stream", a.transport.stream(b.id(), frame(1, 10))).await.expect("connected");
+    a.transport.hang_up(&b.id());
+    a.until("b is down", |log| log.downs(b.id()) == [CloseReason::GivenUp]).await;
+    b.until("a is down", |log| log.downs(a.id()) == [CloseReason::GivenUp]).await;
+    assert_eq!(within("recv", rx.recv()).await, Err(StreamError::Lost));
+    assert_eq!(within("send", lane.send(frame(1, 10))).await, Err(LaneError::Closed(frame(1, 10))));
+    within("connect", b.transport.connect(Target::Contact(a.contact()))).await.expect("connected again");
+    a.until("b is up again", |log| log.ups(b.id()) == 2).await;
+    // Nobody is there to hang up on: nothing happens.
+    a.transport.hang_up(&macula_proto::NodeId::from_bytes([7; 32]));
+    assert_eq!(a.transport.peers().len(), 1);
 }
 
 /// A peer that is gone without a word is reported down, within the time that the transport allows for it.

@@ -187,6 +187,16 @@ macro_rules! transport_conformance {
     (@tests [$($attr:tt)*] [$harness:expr]) => {};
 }
 
+/// Makes a test of the checks of a transport that is [`HangUp`](crate::HangUp): `#[attribute] harness-expression`.
+#[macro_export]
+macro_rules! transport_hang_up_conformance {
+    (#[$($attr:tt)*] $harness:expr) => {
+        $crate::transport_conformance! { @tests [$($attr)*] [$harness]
+            a_peer_that_was_given_up_is_down
+        }
+    };
+}
+
 /// Makes a test of each check that needs a [`Faulty`] harness: `#[attribute] harness-expression`.
 #[macro_export]
 macro_rules! transport_fault_conformance {

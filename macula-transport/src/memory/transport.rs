@@ -13,8 +13,8 @@ use super::pipe::{PipeTx, pipe};
 use super::serve::serve;
 use super::stream::{self, MemoryRx, MemoryTx};
 use crate::{
-    AddressBook, Dropped, Inbound, LaneId, LaneQueue, LaneSender, PeerInfo, Target, Transport,
-    TransportError, TransportMetrics, lane_queue,
+    AddressBook, CloseReason, Dropped, HangUp, Inbound, LaneId, LaneQueue, LaneSender, PeerInfo, Target,
+    Transport, TransportError, TransportMetrics, lane_queue,
 };
 
 /// A node's link to the others on a [`MemoryNetwork`](super::MemoryNetwork), which makes it.
@@ -93,6 +93,13 @@ impl Transport for MemoryTransport {
 
     fn peers(&self) -> Vec<PeerInfo> {
         self.endpoint.ends().iter().map(End::info).collect()
+    }
+}
+
+impl HangUp for MemoryTransport {
+    fn hang_up(&self, id: &NodeId) {
+        let ends = self.endpoint.ends();
+        ends.iter().filter(|end| end.peer() == *id).for_each(|end| end.close(CloseReason::GivenUp));
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 use quinn::{Connecting, ConnectionError, Incoming};
@@ -16,10 +18,14 @@ use super::transport::Inner;
 use crate::metrics::Dropped;
 use crate::{CloseReason, Refusal, TransportError};
 
+/// What is left of handshakes that have ended may be so many times what may be under way.
+const REMNANTS_PER_HALF_OPEN: usize = 2;
+
 /// Connections from each source: a whole IPv4 address, the first 64 bits of an IPv6 one.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     counts: Mutex<BTreeMap<IpAddr, usize>>,
+    half_open: AtomicUsize,
 }
 
 /// One connection's share of its source's limit; given back on drop.
@@ -40,11 +46,28 @@ impl Drop for CloseUnlessWelcome {
     }
 }
 
+/// One handshake under way.
+struct HalfOpen(Arc<Sources>);
+
+impl HalfOpen {
+    fn new(sources: &Arc<Sources>) -> Self {
+        sources.half_open.fetch_add(1, Relaxed);
+        Self(sources.clone())
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        self.0.half_open.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Inner {
     /// Decides on a connection attempt without waiting; what passes goes on in a task of its own.
     pub(crate) fn on_incoming(self: &Arc<Self>, incoming: Incoming) {
-        let half_open = self.half_open();
-        if half_open >= self.config.half_open_max {
+        let half_open = self.sources.half_open.load(Relaxed);
+        let half_open_max = self.config.half_open_max;
+        if half_open >= half_open_max || self.remnants() >= REMNANTS_PER_HALF_OPEN * half_open_max {
             self.metrics.dropped(Dropped::HalfOpen);
             return incoming.ignore();
         }
@@ -64,19 +87,20 @@ impl Inner {
         let from = canonical(incoming.remote_address());
         // At once, so that the next attempt finds this one counted.
         let connecting = incoming.accept();
-        let inner = self.clone();
+        let (inner, guard) = (self.clone(), HalfOpen::new(&self.sources));
         let handshake = async move {
             let limit = inner.config.handshake_timeout;
             let ok = matches!(timeout(limit, inner.accept(from, connecting, slot)).await, Ok(Ok(())));
             inner.metrics.handshake(false, ok);
+            drop(guard);
         };
         self.tasks.spawn_on(handshake, &self.runtime);
     }
 
     /// What quinn keeps beside the connections in use: handshakes under way in both directions, and what is left of
-    /// connections that have ended, for three probe timeouts (RFC 9000 §10.2). A peer that begins handshakes and
-    /// breaks them off at once thus does not get more of them than one that lets them hang.
-    fn half_open(&self) -> usize {
+    /// those that have ended, for three probe timeouts (RFC 9000 §10.2). Whoever begins handshakes and breaks them off
+    /// at once fills this, and not the places of handshakes under way.
+    fn remnants(&self) -> usize {
         let linked = self.pool.lock().len();
         self.endpoint.open_connections().saturating_sub(linked)
     }

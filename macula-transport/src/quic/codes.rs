@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   application close code   0 shutdown · 1 idle · 2 evicted · 3 protocol · 4 revoked · 5 abandoned dial
+//!                            6 lost · 7 held for dead ·
 //!                            0x100 + refusal code
 //!   transport close code     0x100 + TLS alert (RFC 9001 §4.8)
 //! ```
@@ -160,6 +161,7 @@ impl CloseReason {
             Self::Protocol => 3,
             Self::Revoked => 4,
             Self::TimedOut | Self::Lost => 6,
+            Self::GivenUp => 7,
         }
     }
 
@@ -171,6 +173,7 @@ impl CloseReason {
             2 => Self::Evicted,
             3 => Self::Protocol,
             4 => Self::Revoked,
+            7 => Self::GivenUp,
             _ => Self::Lost,
         }
     }
@@ -205,6 +208,7 @@ mod tests {
             CloseReason::Evicted,
             CloseReason::Protocol,
             CloseReason::Revoked,
+            CloseReason::GivenUp,
         ] {
             assert_eq!(CloseReason::from_code(u64::from(reason.code())), reason);
         }

@@ -78,8 +78,8 @@ pub struct QuicConfig {
     pub per_source_max: usize,
     /// Whether loopback addresses are free of that limit. Default: yes.
     pub loopback_exempt: bool,
-    /// Handshakes under way at once, together with those that failed within the last seconds; more incoming ones are
-    /// ignored. Each holds some 45 KiB. Default: 256.
+    /// Incoming handshakes under way at once; more attempts are ignored. So they are when twice as many, the failed
+    /// ones of the last seconds included, are held in memory, at some 120 KiB each. Default: 256.
     pub half_open_max: usize,
     /// From so many of them on, a source must first prove its address (RFC 9000 §8.1.2). Default: 32.
     pub retry_above: usize,

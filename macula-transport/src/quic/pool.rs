@@ -98,6 +98,12 @@ impl<L: Pooled> Pool<L> {
         self.peers.values().map(|peer| peer.slots.len()).sum()
     }
 
+    /// All connections with one peer, those on their way out included.
+    pub(crate) fn with(&self, id: &NodeId) -> Vec<L> {
+        let slots = self.peers.get(id).into_iter().flat_map(|peer| &peer.slots);
+        slots.map(|slot| slot.link.clone()).collect()
+    }
+
     /// Reserves a place for a connection to come; give it back with [`add`](Self::add) or
     /// [`release`](Self::release). A peer that is linked already takes no further place for long.
     pub(crate) fn reserve(&mut self, id: Option<&NodeId>, now: Timestamp) -> Room<L> {

@@ -33,8 +33,8 @@ use super::tls::{Credentials, Verdict};
 use super::trust::{Side, Trust, TrustError};
 use crate::metrics::Dropped;
 use crate::{
-    AddressBook, CloseReason, Identity, IdentityError, Inbound, LaneId, LaneSender, PeerEvent, PeerInfo,
-    StreamError, StreamTx as _, Target, Transport, TransportError, TransportMetrics,
+    AddressBook, CloseReason, HangUp, Identity, IdentityError, Inbound, LaneId, LaneSender, PeerEvent,
+    PeerInfo, StreamError, StreamTx as _, Target, Transport, TransportError, TransportMetrics,
 };
 
 /// A [`Transport`] over QUIC: one UDP port, mutual TLS 1.3.
@@ -280,6 +280,13 @@ impl Drop for Place {
         if !self.taken {
             self.inner.pool.lock().release();
         }
+    }
+}
+
+impl HangUp for QuicTransport {
+    fn hang_up(&self, id: &NodeId) {
+        let links = self.inner.pool.lock().with(id);
+        links.iter().for_each(|link| link.close(CloseReason::GivenUp));
     }
 }
 

@@ -40,7 +40,10 @@ impl Admin {
         let answer: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
         match ok {
             true => Ok(answer),
-            false => Err(answer["error"]["code"].as_str().unwrap_or("unknown").to_owned()),
+            false => {
+                let said = |part: &str| answer["error"][part].as_str().unwrap_or("unknown").to_owned();
+                Err(format!("{}: {}", said("code"), said("message")))
+            }
         }
     }
 
@@ -64,7 +67,6 @@ impl Admin {
         let mut stream = UnixStream::connect(&self.socket).map_err(failed)?;
         stream.set_read_timeout(Some(patience)).map_err(failed)?;
         stream.set_write_timeout(Some(patience)).map_err(failed)?;
-        let length = body.len();
         // In one piece: a node that answers without reading the body may have closed before a second one.
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

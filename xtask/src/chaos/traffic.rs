@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::admin::{Admin, Lines};
 
@@ -25,7 +25,25 @@ pub(super) struct Counts {
     pub(super) delivered: AtomicU64,
     pub(super) called: AtomicU64,
     pub(super) answered: AtomicU64,
-    pub(super) failures: Mutex<BTreeMap<String, u64>>,
+    /// How often each kind of failure was met, and what the last one said.
+    pub(super) failures: Mutex<BTreeMap<String, (u64, String)>>,
+    /// The slowest publication and call that succeeded.
+    pub(super) slowest: Mutex<[Duration; 2]>,
+}
+
+impl Counts {
+    fn took(&self, which: usize, begun: Instant) {
+        let slowest = &mut lock(&self.slowest)[which];
+        *slowest = begun.elapsed().max(*slowest);
+    }
+
+    fn failed(&self, what: &str, error: &str) {
+        let kind = error.split(':').next().unwrap_or_default();
+        let mut failures = lock(&self.failures);
+        let (count, last) = failures.entry(format!("{what}: {kind}")).or_default();
+        *count += 1;
+        error.clone_into(last);
+    }
 }
 
 /// The application: it subscribes and serves at each node that runs, and talks to those that are free to answer.
@@ -110,22 +128,24 @@ fn talk(counts: &Counts, nodes: &Mutex<Vec<Admin>>, stop: &AtomicBool) {
         let Some(node) = now.get(turn % now.len().max(1)) else { continue };
         turn += 1;
         counts.published.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
         match publish(node, "chaos.traffic", 1) {
-            Ok(peers) => _ = counts.sent.fetch_add(peers, Ordering::Relaxed),
-            Err(error) => count_failure(counts, "publish", &error),
+            Ok(peers) => {
+                counts.sent.fetch_add(peers, Ordering::Relaxed);
+                counts.took(0, begun);
+            }
+            Err(error) => counts.failed("publish", &error),
         }
         counts.called.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
         match call(node) {
-            Ok(()) => _ = counts.answered.fetch_add(1, Ordering::Relaxed),
-            Err(error) => count_failure(counts, "call", &error),
+            Ok(()) => {
+                counts.answered.fetch_add(1, Ordering::Relaxed);
+                counts.took(1, begun);
+            }
+            Err(error) => counts.failed("call", &error),
         }
     }
-}
-
-fn count_failure(counts: &Counts, what: &str, error: &str) {
-    // The text of a system error may hold numbers; the beginning is enough to tell kinds apart.
-    let error: String = error.chars().take(60).collect();
-    *lock(&counts.failures).entry(format!("{what}: {error}")).or_default() += 1;
 }
 
 fn serve(node: &Admin, calls: Lines) {
