@@ -152,6 +152,7 @@ pub(crate) fn begin_handshakes(to: SocketAddr, count: usize, ending: Ending) {
         let client = Client::new();
         let begun: Vec<Connecting> = (0..count).map(|_| client.begin(to)).collect();
         // So long it answers what the node asks back, and then says goodbye.
+        // tidy: allow(sleep): the pace of the attack; nothing is hoped for
         let exchange = || tokio::time::sleep(Duration::from_millis(5));
         exchange().await;
         match ending {
