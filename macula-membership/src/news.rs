@@ -1,6 +1,6 @@
 //! The news that are being spread: each piece is sent a limited number of times, the least-sent first (SWIM §4.1).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use macula_proto::NodeId;
 
@@ -12,38 +12,39 @@ const MISFITS_MAX: usize = 32;
 /// One subject has one statement and one rumour from each suspecting member under way.
 type Topic = (NodeId, Option<u64>);
 
-/// Least-sent first, then newest first.
-type Place = (u32, u64, Topic);
+/// How often it was sent, then a serial number that counts down: least-sent first, of those the newest.
+type Place = (u32, u64);
 
 /// The retransmit queue. Bounded: when it is full, the most often sent piece is dropped.
 #[derive(Debug)]
 pub(crate) struct News {
-    items: BTreeMap<Topic, Item>,
-    order: BTreeSet<Place>,
+    queue: BTreeMap<Place, Item>,
+    places: BTreeMap<Topic, Place>,
     serial: u64,
     items_max: usize,
 }
 
 #[derive(Debug)]
 struct Item {
+    topic: Topic,
     update: Update,
-    sent: u32,
-    serial: u64,
+    /// On the wire.
+    bytes: usize,
     /// Who brought it, and so needs not be told.
     source: Option<NodeId>,
 }
 
 impl News {
     pub(crate) const fn new(items_max: usize) -> Self {
-        Self { items: BTreeMap::new(), order: BTreeSet::new(), serial: 0, items_max }
+        Self { queue: BTreeMap::new(), places: BTreeMap::new(), serial: 0, items_max }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.queue.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.items.len()
+        self.queue.len()
     }
 
     /// Adds news; older news about the same subject that it makes pointless go. Returns whether something else had
@@ -62,15 +63,14 @@ impl News {
             }
         };
         self.remove(&topic);
-        let full = self.items.len() >= self.items_max;
-        if full && let Some((_, _, last)) = self.order.last().copied() {
-            self.remove(&last);
+        let full = self.queue.len() >= self.items_max;
+        if full && let Some((_, last)) = self.queue.pop_last() {
+            self.places.remove(&last.topic);
         }
-        // Counts down, so that of two equally often sent the newer comes first.
         self.serial = self.serial.wrapping_sub(1);
-        let item = Item { update, sent: 0, serial: self.serial, source };
-        self.order.insert((0, item.serial, topic));
-        self.items.insert(topic, item);
+        let place = (0, self.serial);
+        self.places.insert(topic, place);
+        self.queue.insert(place, Item { topic, bytes: update.wire_len(), update, source });
         full
     }
 
@@ -78,12 +78,11 @@ impl News {
     pub(crate) fn take(&mut self, to: &NodeId, mut room: usize, sends_max: u32, out: &mut Vec<Update>) {
         let mut taken = Vec::new();
         let mut misfits = 0;
-        for place in &self.order {
-            let item = &self.items[&place.2];
-            if item.source.as_ref() == Some(to) || place.2.0 == *to {
+        for (place, item) in &self.queue {
+            if item.source.as_ref() == Some(to) || item.topic.0 == *to {
                 continue;
             }
-            let Some(rest) = room.checked_sub(item.update.wire_len()) else {
+            let Some(rest) = room.checked_sub(item.bytes) else {
                 misfits += 1;
                 if misfits > MISFITS_MAX {
                     break;
@@ -100,29 +99,28 @@ impl News {
     }
 
     fn count_sent(&mut self, place: Place, sends_max: u32) {
-        let topic = place.2;
-        self.order.remove(&place);
-        let Some(item) = self.items.get_mut(&topic) else { return };
-        item.sent += 1;
-        if item.sent >= sends_max {
-            self.items.remove(&topic);
+        let Some(item) = self.queue.remove(&place) else { return };
+        let (sent, serial) = (place.0 + 1, place.1);
+        if sent >= sends_max {
+            self.places.remove(&item.topic);
         } else {
-            self.order.insert((item.sent, item.serial, topic));
+            self.places.insert(item.topic, (sent, serial));
+            self.queue.insert((sent, serial), item);
         }
     }
 
     /// Removes everything about `subject` from topic `from` on: `None` is all, `Some(0)` the rumours.
     fn retract(&mut self, subject: NodeId, from: Option<u64>) {
         let range = (subject, from)..=(subject, Some(u64::MAX));
-        let topics: Vec<Topic> = self.items.range(range).map(|(topic, _)| *topic).collect();
+        let topics: Vec<Topic> = self.places.range(range).map(|(topic, _)| *topic).collect();
         for topic in topics {
             self.remove(&topic);
         }
     }
 
     fn remove(&mut self, topic: &Topic) {
-        if let Some(item) = self.items.remove(topic) {
-            self.order.remove(&(item.sent, item.serial, *topic));
+        if let Some(place) = self.places.remove(topic) {
+            self.queue.remove(&place);
         }
     }
 }
