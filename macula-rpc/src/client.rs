@@ -20,6 +20,9 @@ use crate::running::{Incoming, Shape};
 use crate::tracked::Tracked;
 use crate::{Attempt, CallError, CallRequest, Candidate, Cause, PartSender, Strategy};
 
+/// Providers that one call goes through at most, those that could not be reached included.
+const CHOICES_MAX: usize = 16;
+
 /// A call that a provider has taken.
 pub(crate) struct Opened<T: Transport> {
     pub(crate) answers: Answers<T>,
@@ -139,13 +142,15 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         plan: &Plan,
         tried: &mut Vec<Attempt>,
     ) -> Option<Result<Opened<T>, CallError>> {
-        let room = self.config.attempts_max.max(1).saturating_sub(tried.len());
-        let count = plan.choices.len().min(room);
-        for (nth, choice) in plan.choices.iter().take(count).enumerate() {
+        let attempts_max = self.config.attempts_max.max(1);
+        for (nth, choice) in plan.choices.iter().take(CHOICES_MAX).enumerate() {
+            if tried.iter().filter(|attempt| attempt.cause.was_reached()).count() >= attempts_max {
+                break;
+            }
             if !tried.is_empty() {
                 self.metrics.calls_retried.inc();
             }
-            let others_left = nth + 1 < count;
+            let others_left = nth + 1 < plan.choices.len().min(CHOICES_MAX);
             match self.try_one(ask, plan, choice, others_left).await {
                 Ok(opened) => return Some(opened),
                 Err(attempt) => tried.push(attempt),

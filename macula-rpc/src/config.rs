@@ -15,8 +15,9 @@ pub struct RpcConfig {
     pub timeout_max: Duration,
     /// How a call without a strategy of its own chooses. Default [`Strategy::LocalFirst`].
     pub strategy: Strategy,
-    /// With how many providers one call is tried. At least 1. Default 3: enough to get around a provider that has
-    /// just gone, few enough not to spread one caller's trouble over the whole mesh.
+    /// How many providers may turn one call away before it fails. At least 1. Default 3: enough to get around one that is
+    /// shutting down, few enough not to spread one caller's trouble over the whole mesh. Those that cannot be reached do
+    /// not count; of all together, 16 are tried.
     pub attempts_max: usize,
     /// How long connecting to one provider may take while there are others to try. Default 2 s; half of the
     /// time that is left, if that is less.

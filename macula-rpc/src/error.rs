@@ -203,6 +203,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether there was a connection to the provider.
+    pub const fn was_reached(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::ConnectTimeout(_))
+    }
+
     /// Whether the handler may have started there.
     pub const fn may_have_run(&self) -> bool {
         matches!(self, Self::Lost(_))

@@ -115,6 +115,23 @@ async fn a_vanished_provider_is_not_chosen_again_until_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_dead_providers_do_not_hide_a_living_one() {
+    let mesh = TestMesh::default();
+    let mut offers = Vec::new();
+    for n in 1..=5 {
+        let (id, node) = mesh.add(n);
+        offers.push(offer_id(&node, id).await);
+        mesh.network.crash(id);
+    }
+    let ((there_id, there), (_, caller)) = (mesh.add(6), mesh.add(7));
+    offers.push(offer_id(&there, there_id).await);
+    for _ in 0..6 {
+        let reply = caller.call(ask("id").strategy(Strategy::RoundRobin)).await.unwrap();
+        assert_eq!(reply.payload, there_id.to_string());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_provider_that_is_known_to_be_gone_is_asked_only_if_nobody_else_answers() {
     let mesh = TestMesh::default();
     let ((gone_id, gone), (there_id, there), (_, caller)) = (mesh.add(1), mesh.add(2), mesh.add(3));

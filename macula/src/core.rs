@@ -196,6 +196,10 @@ impl<T: HangUp> Core<T> {
             }
             // It still receives what is on its way.
             Event::Left(_) => self.directory.peer_lost(member.contact.id),
+            Event::Joined(_) => {
+                self.book.learn(&member.contact);
+                self.directory.peer_back(member.contact.id);
+            }
             _ => self.book.learn(&member.contact),
         }
         self.pubsub.liveness_changed();

@@ -46,6 +46,7 @@ pub(super) enum Command {
     Contact(Contact),
     PeerUp(Contact),
     PeerLost(NodeId),
+    PeerBack(NodeId),
     Request { from: NodeId, sender: Option<Contact>, request: Request, reply: Answer<Response> },
 }
 
@@ -201,6 +202,7 @@ impl<T: Transport> State<T> {
             Command::Contact(contact) => self.node.add_contact(now, contact, &mut self.effects),
             Command::PeerUp(contact) => self.node.peer_up(now, contact, &mut self.effects),
             Command::PeerLost(id) => self.node.peer_lost(now, &id, &mut self.effects),
+            Command::PeerBack(id) => self.node.peer_back(now, &id, &mut self.effects),
             Command::Request { from, sender, request, reply } => {
                 let to = ReplyTo(self.number());
                 self.replies.insert(to, reply);

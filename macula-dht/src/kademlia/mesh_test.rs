@@ -134,6 +134,16 @@ impl Mesh {
         self.with(id, |node, now, out| node.peer_up(now, contact, out));
     }
 
+    /// `id` hears that `other` is gone.
+    pub(super) fn lose(&mut self, id: NodeId, other: NodeId) {
+        self.with(id, |node, now, out| node.peer_lost(now, &other, out));
+    }
+
+    /// `id` hears that `other` is back.
+    pub(super) fn back(&mut self, id: NodeId, other: NodeId) {
+        self.with(id, |node, now, out| node.peer_back(now, &other, out));
+    }
+
     /// A node that knows nobody.
     pub(super) fn add(&mut self) -> NodeId {
         let n = self.ids.len() as u64;

@@ -35,7 +35,7 @@ pub use effect::{Done, Effect, Failure, Now, Op, ReplyTo, RequestId};
 use announcing::{Own, Storing};
 use finding::{Bootstrap, Running};
 use pace::Pace;
-use serving::{Handover, Push};
+use serving::{Handover, Push, Then};
 use watching::Watched;
 
 /// One node's directory.
@@ -229,9 +229,11 @@ impl Node {
         self.heard(now, contact, None, out);
     }
 
-    /// A node is known to be gone: membership says so, not just a connection that was closed.
+    /// A node is known to be gone: membership says so, not just a connection that was closed. Nobody is told any more
+    /// what it announced.
     pub fn peer_lost(&mut self, now: Now, id: &NodeId, out: &mut Vec<Effect>) {
         self.table.remove(id);
+        self.store.hide(id);
         self.watchers.forget(id);
         self.handovers.remove(id);
         self.hearsay.retain(|contact| contact.id != *id);
@@ -242,6 +244,14 @@ impl Node {
         }
         self.replace_holder(now, id);
         self.gauge();
+    }
+
+    /// A node that was gone is back: what it announced counts again, and whoever watches is told.
+    pub fn peer_back(&mut self, now: Now, id: &NodeId, out: &mut Vec<Effect>) {
+        let records = self.store.show(id);
+        if !records.is_empty() {
+            self.tell_watchers(now, &records, Then::Nothing, out);
+        }
     }
 
     /// A peer asks. `sender` is where it says it can be asked in turn.
@@ -330,6 +340,7 @@ impl Node {
     /// Somebody was heard from, by an answer or over an authenticated connection.
     fn heard(&mut self, now: Now, contact: Contact, rtt: Option<Duration>, out: &mut Vec<Effect>) {
         self.probing.remove(&contact.id);
+        self.peer_back(now, &contact.id, out);
         if contact.addrs.is_empty() {
             return;
         }
@@ -471,7 +482,7 @@ impl Node {
     /// What this node itself holds or announces at a key, the newest of each announcer.
     fn local_records(&self, key: &Key) -> BTreeMap<NodeId, Arc<SignedRecord>> {
         let mut records: BTreeMap<_, _> =
-            self.store.at(key).map(|record| (record.body().announcer.id, record.clone())).collect();
+            self.store.shown_at(key).map(|record| (record.body().announcer.id, record.clone())).collect();
         if let Some(own) = self.own.get(key) {
             records.insert(self.local.id, own.record.clone());
         }

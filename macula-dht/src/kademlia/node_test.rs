@@ -6,7 +6,7 @@ use macula_proto::{NodeId, SecretKey, UnixMillis};
 
 use super::mesh_test::{Faults, Mesh, key};
 use super::*;
-use crate::DirectoryError;
+use crate::{DirectoryError, Found};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -125,6 +125,26 @@ fn watches_are_pushed_to_wherever_they_are() {
     mesh.dead = watchers[..4].iter().copied().collect();
     let announced = mesh.announce(announcer, key(1), "second").unwrap();
     assert_eq!((announced.watchers_told, announced.watchers_lapsed), (watchers.len() - 4, 4));
+}
+
+#[test]
+fn what_the_dead_announced_is_hidden_until_they_are_back() {
+    let mut mesh = Mesh::joined(15, 60);
+    let (announcer, watcher) = (mesh.ids[7], mesh.ids[8]);
+    mesh.announce(announcer, key(1), "value").unwrap();
+    let others: Vec<NodeId> = mesh.ids.iter().filter(|id| **id != announcer).copied().collect();
+    mesh.dead.insert(announcer);
+    others.iter().for_each(|id| mesh.lose(*id, announcer));
+    assert_eq!(mesh.find(mesh.ids[20], key(1), 1).unwrap(), Found::default());
+    mesh.watch(watcher, key(1));
+    mesh.run_for(seconds(1));
+    assert!(mesh.values(watcher, key(1)).is_empty());
+    mesh.dead.remove(&announcer);
+    // It was not dead after all. Nobody had told it, so it has announced nothing again.
+    others.iter().for_each(|id| mesh.back(*id, announcer));
+    mesh.run_for(seconds(1));
+    assert_eq!(mesh.values(watcher, key(1)), ["value"]);
+    assert_eq!(mesh.find(mesh.ids[20], key(1), 1).unwrap().records.len(), 1);
 }
 
 #[test]

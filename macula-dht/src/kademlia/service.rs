@@ -130,9 +130,15 @@ impl<T: Transport> Kademlia<T> {
         }
     }
 
-    /// A node is dead or has left, as membership says. Not for a connection that merely was closed.
+    /// A node is dead or has left, as membership says. Not for a connection that merely was closed. What it announced is
+    /// shown to nobody until it is [back](Self::peer_back).
     pub fn peer_lost(&self, id: NodeId) {
         self.hint(Command::PeerLost(id));
+    }
+
+    /// A node that was lost is there again, as membership says.
+    pub fn peer_back(&self, id: NodeId) {
+        self.hint(Command::PeerBack(id));
     }
 
     /// Serves one incoming stream: one request, one response. Runs as long as that takes.

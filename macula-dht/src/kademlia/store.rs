@@ -100,6 +100,8 @@ pub struct Store {
     quotas: Quotas,
     keys: BTreeMap<Distance, Shelf>,
     per_announcer: BTreeMap<NodeId, usize>,
+    /// Announcers who are gone and have records here.
+    gone: BTreeSet<NodeId>,
     expiry: BTreeSet<(Timestamp, Distance, NodeId)>,
     bytes: usize,
 }
@@ -124,6 +126,7 @@ impl Store {
             quotas,
             keys: BTreeMap::new(),
             per_announcer: BTreeMap::new(),
+            gone: BTreeSet::new(),
             expiry: BTreeSet::new(),
             bytes: 0,
         }
@@ -192,6 +195,27 @@ impl Store {
         shelf.into_iter().flat_map(|shelf| shelf.records.values().map(|held| &held.record))
     }
 
+    /// All records at a key whose announcers are not gone, in order of announcer.
+    pub fn shown_at(&self, key: &Key) -> impl Iterator<Item = &Arc<SignedRecord>> {
+        self.at(key).filter(|record| !self.gone.contains(&record.body().announcer.id))
+    }
+
+    /// An announcer is gone: what it announced is kept, but not shown, until it expires or the announcer is back.
+    pub fn hide(&mut self, announcer: &NodeId) {
+        if self.per_announcer.contains_key(announcer) {
+            self.gone.insert(*announcer);
+        }
+    }
+
+    /// An announcer is back. Returns its records that were hidden.
+    pub fn show(&mut self, announcer: &NodeId) -> Vec<Arc<SignedRecord>> {
+        if !self.gone.remove(announcer) {
+            return Vec::new();
+        }
+        let records = self.keys.values().filter_map(|shelf| shelf.records.get(announcer));
+        records.map(|held| held.record.clone()).collect()
+    }
+
     /// The keys held, closest to this node first.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.keys.values().map(|shelf| &shelf.key)
@@ -255,6 +279,7 @@ impl Store {
             *count -= 1;
             if *count == 0 {
                 self.per_announcer.remove(announcer);
+                self.gone.remove(announcer);
             }
         }
     }

@@ -131,9 +131,15 @@ impl Simulation {
         if let Some(beliefs) = &mut self.beliefs {
             beliefs.push(belief);
         }
-        if matches!(kind, BeliefKind::Confirmed | BeliefKind::Left) {
-            let id = member.id();
-            self.directory_turn(observer, |directory, now, out| directory.peer_lost(now, &id, out));
+        let id = member.id();
+        match kind {
+            BeliefKind::Confirmed | BeliefKind::Left => {
+                self.directory_turn(observer, |directory, now, out| directory.peer_lost(now, &id, out));
+            }
+            BeliefKind::Joined => {
+                self.directory_turn(observer, |directory, now, out| directory.peer_back(now, &id, out));
+            }
+            BeliefKind::Suspected | BeliefKind::Refuted | BeliefKind::Updated => {}
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Push {
 pub(super) enum Then {
     Reply(ReplyTo, Vec<StoreOutcome>),
     Storing(StoringId),
+    Nothing,
 }
 
 /// Keys whose records a newcomer is still to get; of the first, those of announcers after the given one.
@@ -103,14 +104,25 @@ impl Node {
         if let Some(next) = self.store.next_expiry() {
             self.timers.set(Timer::Expire, next);
         }
+        self.tell_watchers(now, &changed, Then::Reply(to, outcomes), out);
+    }
+
+    /// Records changed: this node's own watches hear of it, then the others'.
+    pub(super) fn tell_watchers(
+        &mut self,
+        now: Now,
+        changed: &[Arc<SignedRecord>],
+        then: Then,
+        out: &mut Vec<Effect>,
+    ) {
         let mut told = Vec::new();
-        for record in &changed {
+        for record in changed {
             // A holder that watches is a watcher told, like any other.
             if self.apply_to_watch(now, record, out) && told.is_empty() {
                 told.push(self.local.id);
             }
         }
-        self.push(now, &changed, told, Then::Reply(to, outcomes), out);
+        self.push(now, changed, told, then, out);
     }
 
     pub(super) fn on_notify(
@@ -215,6 +227,7 @@ impl Node {
                 let stored = Stored { outcomes, told: push.told, lapsed: push.lapsed };
                 out.push(Effect::Reply { to, response: Response::Stored(stored) });
             }
+            Then::Nothing => {}
             Then::Storing(storing) => self.storing_pushed(now, storing, push.told, push.lapsed, out),
         }
     }
