@@ -241,13 +241,10 @@ async fn an_evicted_connection_delivers_what_its_lanes_had_accepted() {
 
 #[tokio::test]
 async fn nonsense_settings_are_named() {
-    let wrong: [(&str, fn(&mut QuicConfig)); 2] = [
-        ("`dead_after`", |config| config.dead_after = config.keep_alive),
-        ("`alpn`", |config| config.alpn = vec![String::new()]),
-    ];
-    for (name, spoil) in wrong {
-        let mut config = config();
-        spoil(&mut config);
+    let (mut hasty, mut nameless) = (config(), config());
+    hasty.dead_after = hasty.keep_alive;
+    nameless.alpn = vec![String::new()];
+    for (name, config) in [("`dead_after`", hasty), ("`alpn`", nameless)] {
         let error = QuicTransport::bind(config, Arc::new(AddressBook::new(1))).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
