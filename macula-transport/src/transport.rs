@@ -151,7 +151,7 @@ pub trait Transport: Clone + Send + Sync + 'static {
     /// Opens a stream to `to` with its first frame, dialling if need be.
     ///
     /// # Errors
-    /// Why there is no connection, or no stream.
+    /// Why there is no connection, or no stream. The first frame was not delivered then.
     fn stream(
         &self,
         to: NodeId,

@@ -169,7 +169,7 @@ impl Inner {
     /// `None` when the source has its share; `Some(None)` when it is exempt.
     fn take_source(&self, from: SocketAddr) -> Option<Option<SourceSlot>> {
         let from = canonical(from).ip();
-        if self.config.loopback_exempt && from.is_loopback() {
+        if self.config.loopback_exempt && (from.is_loopback() || self.is_own_address(from)) {
             return Some(None);
         }
         self.sources.take(from, self.config.per_source_max).map(Some)

@@ -76,7 +76,7 @@ pub struct QuicConfig {
 
     /// Connections accepted from one IPv4 address or IPv6 /64 at once. Default: 32.
     pub per_source_max: usize,
-    /// Whether loopback addresses are free of that limit. Default: yes.
+    /// Whether loopback addresses, and those of this machine that nobody configured, are free of that limit. Default: yes.
     pub loopback_exempt: bool,
     /// Incoming handshakes under way at once; more attempts are ignored. So they are when twice as many, the failed
     /// ones of the last seconds included, are held in memory, at some 120 KiB each. Default: 256.

@@ -126,6 +126,20 @@ async fn a_source_has_its_share_unless_it_is_exempt() {
 }
 
 #[tokio::test]
+async fn neighbours_on_the_same_machine_are_no_crowd() {
+    let everywhere = |per_source_max| {
+        let mut config = config();
+        (config.listen, config.per_source_max) = ("0.0.0.0:0".parse().unwrap(), per_source_max);
+        start(config)
+    };
+    let (a, b, c) = (everywhere(1), everywhere(1), everywhere(1));
+    // The address that others elsewhere would use, if this machine has one.
+    let reachable = Target::Addr(a.contact().addrs[0]);
+    b.transport.connect(reachable.clone()).await.unwrap();
+    c.transport.connect(reachable).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lane_opened_twice_or_beyond_the_last_ends_the_connection() {
     for lanes in [[1, 1], [0, 8]] {
         let (a, b) = (start(config()), start(config()));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -484,6 +484,11 @@ impl Inner {
     fn close_idle(self: &Arc<Self>) {
         let idle = self.pool.lock().idle(self.config.clock.now(), self.config.idle);
         idle.iter().for_each(|link| self.begin_drain(link, CloseReason::Idle));
+    }
+
+    /// Whether `ip` is this machine's, so that whoever sends from there runs on it.
+    pub(crate) fn is_own_address(&self, ip: IpAddr) -> bool {
+        self.config.advertise.is_empty() && self.advertised.iter().any(|own| own.ip() == ip)
     }
 
     /// Closes connections to those who are not believed any more.
