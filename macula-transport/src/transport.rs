@@ -121,7 +121,8 @@ pub trait Transport: Clone + Send + Sync + 'static {
 
     /// Receives until `stop` is cancelled, then drains and closes every connection.
     ///
-    /// Call it once; nothing is accepted before.
+    /// Nothing is accepted before. Call it once; [`QuicTransport`](crate::QuicTransport) may be served again after the
+    /// future was dropped, as when its task panicked.
     fn serve<H: Inbound<Self>>(&self, handler: H, stop: CancellationToken)
     -> impl Future<Output = ()> + Send;
 

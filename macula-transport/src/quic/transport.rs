@@ -40,7 +40,8 @@ use crate::{
 /// A [`Transport`] over QUIC: one UDP port, mutual TLS 1.3.
 ///
 /// It keeps to the tokio runtime on which it was bound, wherever its methods are called from. Its connections live
-/// until [`serve`](Transport::serve) is told to stop; dropping the future of `serve` instead closes them at once.
+/// until [`serve`](Transport::serve) is told to stop; dropping the future of `serve` instead closes them at once, as lost,
+/// and it may then be served again.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -174,7 +175,7 @@ impl Transport for QuicTransport {
     }
 
     async fn serve<H: Inbound<Self>>(&self, handler: H, stop: CancellationToken) {
-        let abrupt_end = AbruptEnd(&self.inner);
+        let mut serving = Serving { inner: &self.inner, ends_in_order: false };
         self.inner.begin(Arc::new(Handler(handler)));
         let mut maintenance =
             interval((self.inner.config.idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(5)));
@@ -190,7 +191,7 @@ impl Transport for QuicTransport {
             }
         }
         self.inner.end().await;
-        drop(abrupt_end);
+        serving.ends_in_order = true;
     }
 
     async fn connect(&self, target: Target) -> Result<PeerInfo, TransportError> {
@@ -257,15 +258,18 @@ impl fmt::Debug for QuicTransport {
     }
 }
 
-/// What remains when serving ends; if its future was dropped, this is all that happens, and peers see the connection
-/// as lost.
-struct AbruptEnd<'a>(&'a Inner);
+/// Serving. If its future is dropped, all connections are lost, here and at the peers; whoever serves again begins anew.
+struct Serving<'a> {
+    inner: &'a Inner,
+    ends_in_order: bool,
+}
 
-impl Drop for AbruptEnd<'_> {
+impl Drop for Serving<'_> {
     fn drop(&mut self) {
-        self.0.stopping.cancel();
-        self.0.endpoint.close(CloseReason::Lost.code().into(), b"");
-        self.0.receiver.send_replace(None);
+        if !self.ends_in_order {
+            self.inner.lose_all();
+        }
+        self.inner.receiver.send_replace(None);
     }
 }
 
@@ -508,6 +512,20 @@ impl Inner {
                 link.close(CloseReason::Revoked);
             }
         }
+    }
+
+    /// Closes every connection at once, and says so.
+    fn lose_all(&self) {
+        {
+            let mut pool = self.pool.lock();
+            for link in pool.every() {
+                link.close(CloseReason::Lost);
+                if pool.remove(&link.id, &link) {
+                    self.note(PeerEvent::Down { id: link.id, reason: CloseReason::Lost });
+                }
+            }
+        }
+        self.tell();
     }
 
     /// Nothing new begins; everything under way drains; then the endpoint closes.
