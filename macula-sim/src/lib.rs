@@ -51,5 +51,5 @@ pub use figures::Figures;
 pub use invariant::Violation;
 pub use node::{Life, NodeIndex, SimNode};
 pub use scenario::{Outcome, Scenario, Setting};
-pub use simulation::{Layers, Options, Simulation};
+pub use simulation::{DirectoryFaults, Layers, Options, Simulation};
 pub use trace::TraceHash;

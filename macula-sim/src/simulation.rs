@@ -17,6 +17,7 @@ use macula_proto::{NodeId, Timestamp, UnixMillis};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+pub use directory::DirectoryFaults;
 pub(crate) use event::Event;
 pub use options::{Layers, Options};
 

@@ -1,8 +1,16 @@
 //! Carrying out what the directory's machine wants, as its driver does in a real node; and its users' commands.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use bytes::Bytes;
-use macula_dht::kademlia::{Done, Effect, Failure, Node, Now, Op, ReplyTo, Request, RequestId, Response};
-use macula_proto::{Contact, Key};
+use macula_dht::kademlia::{
+    Done, Effect, Failure, Findings, Node, Now, Op, ReplyTo, Request, RequestId, Response, StoreOutcome,
+    Stored,
+};
+use macula_proto::{Contact, Key, NodeId};
+use rand::Rng as _;
 
 use super::Simulation;
 use super::event::{Errand, Event, Parcel};
@@ -12,7 +20,24 @@ use crate::node::Layer;
 /// Requests of one node under way at a time; beyond, they fail at once.
 const REQUESTS_MAX: usize = 1_024;
 
+/// Directories that do not do what they should. [`Default`] has none.
+#[derive(Clone, Debug, Default)]
+pub struct DirectoryFaults {
+    /// Those that lie together. They say that they store what they are given, and do not; asked, they know no record
+    /// and refer to each other and to nodes that do not exist, which they say are closest to the key.
+    pub liars: BTreeSet<NodeIndex>,
+    /// Those that are slow.
+    pub slow: BTreeSet<NodeIndex>,
+    /// How long those take to answer, besides the way.
+    pub slowness: Duration,
+}
+
 impl Simulation {
+    /// From now on these directories misbehave.
+    pub fn set_directory_faults(&mut self, faults: DirectoryFaults) {
+        self.options.directory_faults = faults;
+    }
+
     /// Announces `value` at `key` in a node's name.
     pub fn announce(&mut self, node: NodeIndex, key: Key, value: Bytes) -> Op {
         self.command(node, |directory, now, op, out| directory.announce(now, op, key, value, out))
@@ -21,6 +46,11 @@ impl Simulation {
     /// Looks up the records at `key`.
     pub fn find(&mut self, node: NodeIndex, key: Key) -> Op {
         self.command(node, |directory, now, op, out| directory.find(now, op, key, 1, out))
+    }
+
+    /// Looks up the records at `key` over several ways that have no node in common.
+    pub fn find_disjoint(&mut self, node: NodeIndex, key: Key, paths: usize) -> Op {
+        self.command(node, |directory, now, op, out| directory.find(now, op, key, paths, out))
     }
 
     /// Looks up the nodes closest to `key`.
@@ -64,11 +94,10 @@ impl Simulation {
             Effect::Send { id, to, request, timeout } => {
                 let state = &mut self.nodes[node.place()];
                 let sender = state.contact.clone();
-                let to = self.index.get(&to.id).copied();
                 let parcel = self.pack_request(sender, request);
                 let state = &mut self.nodes[node.place()];
                 let has_room = state.asking.len() < REQUESTS_MAX;
-                let (Some(to), Some(parcel), true) = (to, parcel, has_room) else {
+                let (Some(parcel), true) = (parcel, has_room) else {
                     self.directory_turn(node, |directory, now, out| {
                         directory.on_failure(now, id, Failure::Local, out);
                     });
@@ -77,7 +106,11 @@ impl Simulation {
                 state.asking.insert(id);
                 let lives = state.lives;
                 self.agenda.push(self.now + timeout, Event::RequestOver { node, lives, id });
-                self.connect(node, to, Errand::Ask(id, Box::new(parcel)));
+                match self.index.get(&to.id).copied() {
+                    Some(to) => self.connect(node, to, Errand::Ask(id, Box::new(parcel))),
+                    // Nobody answers at a made-up address.
+                    None => self.figures.dials += 1,
+                }
             }
             Effect::Reply { to, response } => self.reply(node, to, response),
             Effect::Done { op, outcome } => {
@@ -124,6 +157,11 @@ impl Simulation {
         self.nodes[to.place()].owed.insert(reply, (from, lives, id));
         let asker = self.nodes[from.place()].id();
         let (sender, request) = parcel.message;
+        if self.options.directory_faults.liars.contains(&to) {
+            let lie = self.lie(&request);
+            self.reply(to, reply, lie);
+            return;
+        }
         self.directory_turn(to, |directory, now, out| {
             directory.on_request(now, asker, Some(sender), request, reply, out);
         });
@@ -137,7 +175,9 @@ impl Simulation {
         let Some(parcel) = self.pack_response(response) else { return };
         self.figures.request_bytes += parcel.bytes;
         if self.network.is_live(node, asker) && self.network.is_open(self.now, node, asker) {
-            let at = self.now + self.network.stream_delay(self.now, node, asker);
+            let faults = &self.options.directory_faults;
+            let dawdling = if faults.slow.contains(&node) { faults.slowness } else { Duration::ZERO };
+            let at = self.now + dawdling + self.network.stream_delay(self.now, node, asker);
             self.agenda.push(at, Event::Response { to: asker, lives, id, parcel });
         }
     }
@@ -158,6 +198,37 @@ impl Simulation {
         }
         self.trace.fold(self.now, node, 9, 0);
         self.directory_turn(node, |directory, now, out| directory.on_failure(now, id, Failure::Peer, out));
+    }
+
+    fn lie(&mut self, request: &Request) -> Response {
+        match request {
+            Request::Find(find) => {
+                let contacts = self.false_contacts(&find.key);
+                Response::Found(Findings { contacts, ..Findings::default() })
+            }
+            Request::Store(records) => {
+                let outcomes = vec![StoreOutcome::default(); records.len()];
+                Response::Stored(Stored { outcomes, ..Stored::default() })
+            }
+            Request::Notify(_) => Response::Notified(Vec::new()),
+        }
+    }
+
+    /// As many as an answer holds: one half made up and closer to the key than anybody is, the other half liars.
+    fn false_contacts(&mut self, key: &Key) -> Vec<Contact> {
+        let count = self.options.kademlia.k;
+        let liars = self.options.directory_faults.liars.iter().map(|liar| &self.nodes[liar.place()]);
+        let mut closest: Vec<_> =
+            liars.map(|liar| (key.distance(&liar.id().into()), &liar.contact)).collect();
+        closest.sort_unstable_by_key(|(distance, _)| *distance);
+        let mut contacts: Vec<_> =
+            closest.into_iter().take(count / 2).map(|(_, contact)| contact.clone()).collect();
+        for _ in contacts.len()..count {
+            let mut id = *key.as_bytes();
+            self.rng.fill_bytes(&mut id[8..]);
+            contacts.push(Contact::new(NodeId::from_bytes(id), SocketAddr::from(([192, 0, 2, 1], 4_000))));
+        }
+        contacts
     }
 
     fn pack_request(&mut self, sender: Contact, request: Request) -> Option<Parcel<(Contact, Request)>> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use macula_dht::KademliaConfig;
 use macula_membership::SwimConfig;
 
+use super::directory::DirectoryFaults;
 use crate::faults::Faults;
 
 /// Everything that shapes a run, besides its seed. [`Default`] is production's configuration over a healthy network.
@@ -18,6 +19,8 @@ pub struct Options {
     pub layers: Layers,
     /// What goes wrong on the way.
     pub faults: Faults,
+    /// Which directories misbehave, and how.
+    pub directory_faults: DirectoryFaults,
     /// Every message is encoded and decoded on its way, and what comes out is compared with what went in. Without, the
     /// value itself is handed over (it is still encoded, to be counted): statements are then shared in memory, which is
     /// what makes ten thousand nodes fit.
@@ -40,6 +43,7 @@ impl Default for Options {
             kademlia: KademliaConfig::default(),
             layers: Layers::Membership,
             faults: Faults::default(),
+            directory_faults: DirectoryFaults::default(),
             through_codec: true,
             dial_timeout: Duration::from_secs(5),
             link_silence: Duration::from_secs(75),
