@@ -52,11 +52,14 @@ pub enum EventError {
     Closed,
 }
 
-impl EventReceiver {
-    pub(crate) const fn new(receiver: broadcast::Receiver<Event>) -> Self {
+/// For implementations of [`Membership`](crate::Membership).
+impl From<broadcast::Receiver<Event>> for EventReceiver {
+    fn from(receiver: broadcast::Receiver<Event>) -> Self {
         Self(receiver)
     }
+}
 
+impl EventReceiver {
     /// Waits for the next event. Cancel-safe.
     ///
     /// # Errors

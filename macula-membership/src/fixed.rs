@@ -130,7 +130,7 @@ impl Membership for StaticMembership {
     }
 
     fn subscribe(&self) -> EventReceiver {
-        EventReceiver::new(self.slot(|slot| slot.events.subscribe()))
+        EventReceiver::from(self.slot(|slot| slot.events.subscribe()))
     }
 
     async fn join(&self, seeds: Vec<Target>) -> Result<Joined, MembershipError> {

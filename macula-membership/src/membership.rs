@@ -43,7 +43,8 @@ pub trait Membership: Clone + Send + Sync + 'static {
     /// Replaces this node's tags and tells the others.
     ///
     /// # Errors
-    /// [`MembershipError::Tags`]; nothing has changed then.
+    /// [`MembershipError::Tags`], or [`MembershipError::Unsupported`] where members have no tags; nothing has changed
+    /// then.
     fn set_tags(&self, tags: Tags) -> Result<(), MembershipError>;
 }
 
@@ -65,6 +66,9 @@ pub enum MembershipError {
     /// The tags break a rule.
     #[error(transparent)]
     Tags(#[from] TagsError),
+    /// This implementation has no such thing.
+    #[error("this kind of membership has no {0}")]
+    Unsupported(&'static str),
 
     // The environment.
     /// No seed could be joined.

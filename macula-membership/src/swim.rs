@@ -216,7 +216,7 @@ impl<T: Transport> Membership for Swim<T> {
     }
 
     fn subscribe(&self) -> EventReceiver {
-        EventReceiver::new(self.shared.events.subscribe())
+        EventReceiver::from(self.shared.events.subscribe())
     }
 
     async fn join(&self, mut seeds: Vec<Target>) -> Result<Joined, MembershipError> {

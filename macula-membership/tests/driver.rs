@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use macula_membership::conformance::{self, Harness};
+use macula_membership::conformance::{Faulty, Harness};
 use macula_membership::{
     Event, Member, Membership, Refused, RefusedLabel, StaticHub, StaticMembership, Swim, SwimConfig,
 };
@@ -103,6 +103,16 @@ impl Harness for Cell {
     }
 }
 
+impl Faulty for Cell {
+    fn partition(&self, one: &[NodeId], other: &[NodeId]) {
+        self.network.partition_sides(one, other);
+    }
+
+    fn heal(&self) {
+        self.network.heal_all();
+    }
+}
+
 #[derive(Default)]
 struct Static(StaticHub);
 
@@ -143,16 +153,32 @@ async fn until(what: &str, nodes: &[Node], wanted: impl Fn(&[Member]) -> bool) {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn swim_conforms() {
-    conformance::core(&Cell::new(1)).await;
-    conformance::failures(&Cell::new(2)).await;
+mod swim_conforms {
+    use super::*;
+    use macula_membership::{
+        membership_conformance, membership_goodbye_conformance, membership_healing_conformance,
+        membership_seeds_conformance, membership_suspicion_conformance, membership_tags_conformance,
+    };
+
+    membership_conformance! { #[tokio::test(start_paused = true)] Cell::new(1) }
+    membership_tags_conformance! { #[tokio::test(start_paused = true)] Cell::new(2) }
+    membership_goodbye_conformance! { #[tokio::test(start_paused = true)] Cell::new(3) }
+    membership_suspicion_conformance! { #[tokio::test(start_paused = true)] Cell::new(4) }
+    membership_seeds_conformance! { #[tokio::test(start_paused = true)] Cell::new(5) }
+    membership_healing_conformance! { #[tokio::test(start_paused = true)] Cell::new(6) }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_static_one_conforms() {
-    conformance::core(&Static::default()).await;
-    conformance::failures(&Static::default()).await;
+mod the_static_one_conforms {
+    use super::*;
+    use macula_membership::{
+        membership_conformance, membership_goodbye_conformance, membership_suspicion_conformance,
+        membership_tags_conformance,
+    };
+
+    membership_conformance! { #[tokio::test(start_paused = true)] Static::default() }
+    membership_tags_conformance! { #[tokio::test(start_paused = true)] Static::default() }
+    membership_goodbye_conformance! { #[tokio::test(start_paused = true)] Static::default() }
+    membership_suspicion_conformance! { #[tokio::test(start_paused = true)] Static::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,16 +211,6 @@ async fn a_partition_heals() {
     until("five on each side", &nodes, |members| members.len() == 5).await;
     cell.network.heal_all();
     until("all ten again", &nodes, |members| members.len() == 10).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lone_node_finds_its_seed_once_that_is_up() {
-    let cell = Cell::new(5);
-    let two = cell.node(2);
-    let one = Target::Addr(SocketAddr::from(([10, 0, 0, 1], 4_000)));
-    two.join(vec![one]).await.expect_err("nobody is there yet");
-    let one = cell.node(1);
-    until("both", &[one, two], |members| members.len() == 2).await;
 }
 
 #[tokio::test(start_paused = true)]
