@@ -214,3 +214,7 @@ impl<T: Transport> Liveness for Watched<T> {
         matches!(self.0.state_of(id), Some(MemberState::Dead | MemberState::Left))
     }
 }
+
+#[cfg(test)]
+#[path = "core_test.rs"]
+mod tests;
