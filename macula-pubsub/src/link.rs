@@ -44,6 +44,8 @@ struct State {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     draining: bool,
+    /// What is being sent waits for room in the lane.
+    blocked: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ pub(crate) enum Sent {
     Failed,
 }
 
-/// What a frame waits for.
+/// What a frame waits for, in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
     Connection,
@@ -80,8 +82,14 @@ pub(crate) enum Offered {
 
 impl Link {
     pub(crate) fn new(contact: Contact, limits: LinkLimits) -> Self {
-        let state =
-            State { contact, lane: None, waiting: VecDeque::new(), waiting_bytes: 0, draining: false };
+        let state = State {
+            contact,
+            lane: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            draining: false,
+            blocked: false,
+        };
         Self { peer: state.contact.id, state: Mutex::new(state), limits }
     }
 
@@ -112,7 +120,12 @@ impl Link {
             Attempt::Lost => return Offered::Full,
             Attempt::Back(frame) => frame,
         };
-        let waits_for = if state.lane.is_some() { WaitsFor::Room } else { WaitsFor::Connection };
+        // Behind frames that wait for nothing, it waits no longer than they do: that is no want of room.
+        let waits_for = if state.lane.is_some() && (state.blocked || !state.draining) {
+            WaitsFor::Room
+        } else {
+            WaitsFor::Connection
+        };
         if waits_for == WaitsFor::Room && !may_wait {
             return Offered::Full;
         }
@@ -141,11 +154,20 @@ impl Link {
         // A lane may have ended since it was last used: then one new connection is due.
         for _ in 0..2 {
             let Some(lane) = self.lane(transport).await else { break };
-            let sent = tokio::select! {
-                biased;
-                sent = lane.send(waiting.frame) => sent,
-                // Nobody waits for it any more.
-                () = waiting.outcome.closed() => return,
+            let sent = match lane.try_send(waiting.frame) {
+                Err(LaneError::Full(frame)) => {
+                    self.state.lock().blocked = true;
+                    let sent = tokio::select! {
+                        biased;
+                        sent = lane.send(frame) => Some(sent),
+                        // Nobody waits for it any more.
+                        () = waiting.outcome.closed() => None,
+                    };
+                    self.state.lock().blocked = false;
+                    let Some(sent) = sent else { return };
+                    sent
+                }
+                sent => sent,
             };
             match sent {
                 Ok(()) => {
@@ -238,5 +260,35 @@ async fn dial<T: Transport>(transport: &T, contact: Contact) -> Result<LaneSende
             transport.lane(peer, LaneId::DATA).await
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use macula_proto::{FrameKind, wire};
+    use macula_transport::lane_queue;
+    use macula_transport::memory::MemoryNetwork;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_full_lane_wants_room() {
+        let transport = MemoryNetwork::new(1).node(1);
+        let limits = LinkLimits { waiting_bytes_max: 1_000, dial_timeout: Duration::from_secs(1) };
+        let link = Arc::new(Link::new(transport.local(), limits));
+        let frame = || Frame::new(FrameKind::PUBLISH, &wire::Publish::default(), Bytes::new()).unwrap();
+        let offer = || link.offer(frame(), false, &transport, &TaskTracker::new());
+        let (lane, mut queue) = lane_queue(10_000);
+        // The task that sends what waits has just sent the last frame, and has not said so yet.
+        link.state.lock().lane = Some(lane);
+        link.state.lock().draining = true;
+        assert!(matches!(offer(), Offered::Waits(WaitsFor::Connection, _)));
+        link.state.lock().blocked = true;
+        assert!(matches!(offer(), Offered::Full));
+        // It is done: the lane takes frames directly.
+        (link.state.lock().blocked, link.state.lock().draining) = (false, false);
+        assert!(matches!(offer(), Offered::Sent));
+        queue.close();
     }
 }
