@@ -8,8 +8,8 @@
 //! | [`membership_tags_conformance!`](crate::membership_tags_conformance) | tags reach the others, newcomers too |
 //! | [`membership_goodbye_conformance!`](crate::membership_goodbye_conformance) | leaving is told apart from dying |
 //! | [`membership_suspicion_conformance!`](crate::membership_suspicion_conformance) | a suspicion is seen before a death |
-//! | [`membership_seeds_conformance!`](crate::membership_seeds_conformance) | a seed that comes late is found |
 //! | [`membership_healing_conformance!`](crate::membership_healing_conformance) | what was cut apart comes together by itself |
+//! | [`membership_alone_conformance!`](crate::membership_alone_conformance) | so does a node that knows nobody alive |
 //!
 //! Each check is a function here that takes a [`Harness`]; the macros make a test of each. Run them with tokio's
 //! time paused.
@@ -108,17 +108,7 @@ macro_rules! membership_suspicion_conformance {
     };
 }
 
-/// Makes a test of each check of seeds that come late: `#[attribute] harness-expression`.
-#[macro_export]
-macro_rules! membership_seeds_conformance {
-    (#[$($attr:tt)*] $harness:expr) => {
-        $crate::membership_conformance! { @tests [$($attr)*] [$harness]
-            a_seed_that_comes_late_is_found
-        }
-    };
-}
-
-/// Makes a test of each check that needs a [`Faulty`](crate::conformance::Faulty) harness: `#[attribute]
+/// Makes a test of each check of partitions; needs a [`Faulty`](crate::conformance::Faulty) harness: `#[attribute]
 /// harness-expression`.
 #[macro_export]
 macro_rules! membership_healing_conformance {
@@ -126,6 +116,18 @@ macro_rules! membership_healing_conformance {
         $crate::membership_conformance! { @tests [$($attr)*] [$harness]
             halves_find_each_other_again
             a_node_cut_off_from_all_comes_back
+        }
+    };
+}
+
+/// Makes a test of each check of nodes that know nobody alive; needs a [`Faulty`](crate::conformance::Faulty) harness:
+/// `#[attribute] harness-expression`.
+#[macro_export]
+macro_rules! membership_alone_conformance {
+    (#[$($attr:tt)*] $harness:expr) => {
+        $crate::membership_conformance! { @tests [$($attr)*] [$harness]
+            a_seed_that_comes_late_is_found
+            two_that_are_cut_apart_find_each_other_again
         }
     };
 }
@@ -301,7 +303,22 @@ pub async fn the_dead_are_suspected_first(harness: &impl Harness) {
     expect(&mut events, "confirmed", confirmed).await;
 }
 
-/// Seeds: a node whose seeds were not there yet goes on trying.
+/// Healing: two pairs that count each other as dead are one mesh again, without being told to join.
+pub async fn halves_find_each_other_again(harness: &impl Faulty) {
+    let [one, two, three] = three(harness).await;
+    let four = harness.start(4).await;
+    four.join(vec![seed(&one)]).await.expect("the seed is there");
+    let nodes = [one, two, three, four];
+    cut_and_heal(harness, &nodes, 2).await;
+}
+
+/// Healing: a node that counts everybody as dead, and that everybody counts as dead, comes back by itself.
+pub async fn a_node_cut_off_from_all_comes_back(harness: &impl Faulty) {
+    let nodes = three(harness).await;
+    cut_and_heal(harness, &nodes, 1).await;
+}
+
+/// Alone: a node whose seeds were not there yet goes on trying.
 pub async fn a_seed_that_comes_late_is_found(harness: &impl Harness) {
     let late = {
         let first = harness.start(1).await;
@@ -316,19 +333,11 @@ pub async fn a_seed_that_comes_late_is_found(harness: &impl Harness) {
     }
 }
 
-/// Healing: two pairs that count each other as dead are one mesh again, without being told to join.
-pub async fn halves_find_each_other_again(harness: &impl Faulty) {
-    let [one, two, three] = three(harness).await;
-    let four = harness.start(4).await;
-    four.join(vec![seed(&one)]).await.expect("the seed is there");
-    let nodes = [one, two, three, four];
-    cut_and_heal(harness, &nodes, 2).await;
-}
-
-/// Healing: a node that counts everybody as dead, and that everybody counts as dead, comes back by itself.
-pub async fn a_node_cut_off_from_all_comes_back(harness: &impl Faulty) {
-    let nodes = three(harness).await;
-    cut_and_heal(harness, &nodes, 1).await;
+/// Alone: two nodes that are all there is, each without the other.
+pub async fn two_that_are_cut_apart_find_each_other_again(harness: &impl Faulty) {
+    let (one, two) = (harness.start(1).await, harness.start(2).await);
+    two.join(vec![seed(&one)]).await.expect("the seed is there");
+    cut_and_heal(harness, &[one, two], 1).await;
 }
 
 /// Cuts the first `at` nodes off until each side is alone, heals, and waits until all see all.

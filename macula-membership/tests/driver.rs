@@ -1,117 +1,17 @@
 //! Whole nodes: the driver over the in-memory transport, under paused time.
 
-use std::collections::BTreeMap;
+mod cell;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use macula_membership::conformance::{Faulty, Harness};
-use macula_membership::{
-    Event, Member, Membership, Refused, RefusedLabel, StaticHub, StaticMembership, Swim, SwimConfig,
-};
-use macula_proto::{Contact, Ed25519Verifier, Frame, FrameKind, NodeId, wire};
-use macula_transport::memory::{Faults, MemoryConfig, MemoryNetwork, MemoryRx, MemoryTransport, MemoryTx};
-use macula_transport::{Inbound, LaneId, PeerEvent, Target, TokioClock, Transport};
-use parking_lot::Mutex;
-use tokio::task::JoinHandle;
+use cell::{Cell, Node};
+use macula_membership::conformance::Harness;
+use macula_membership::{Event, Member, Membership, Refused, RefusedLabel, StaticHub, StaticMembership};
+use macula_proto::{Contact, Frame, FrameKind, NodeId, wire};
+use macula_transport::memory::Faults;
+use macula_transport::{Target, Transport};
 use tokio_util::sync::CancellationToken;
-
-type Node = Swim<MemoryTransport>;
-
-struct Route(Node);
-
-impl Inbound<MemoryTransport> for Route {
-    fn on_peer(&self, event: PeerEvent) {
-        self.0.on_peer(&event);
-    }
-
-    fn on_datagram(&self, from: NodeId, frame: Frame) {
-        self.0.on_datagram(from, frame);
-    }
-
-    async fn on_lane(&self, _: NodeId, _: LaneId, _: Frame) {}
-
-    async fn on_stream(&self, from: NodeId, first: Frame, tx: MemoryTx, rx: MemoryRx) {
-        self.0.on_stream(from, first, tx, rx).await;
-    }
-}
-
-struct Cell {
-    network: MemoryNetwork,
-    clock: TokioClock,
-    config: SwimConfig,
-    running: Mutex<BTreeMap<u8, Running>>,
-}
-
-struct Running {
-    id: NodeId,
-    transport: MemoryTransport,
-    stop: CancellationToken,
-    driver: JoinHandle<()>,
-}
-
-impl Cell {
-    fn new(seed: u64) -> Self {
-        Self {
-            network: MemoryNetwork::new(seed),
-            clock: TokioClock::default(),
-            config: SwimConfig::default(),
-            running: Mutex::default(),
-        }
-    }
-
-    fn node(&self, n: u8) -> Node {
-        let config = MemoryConfig::from(n);
-        let key = Arc::new(config.key.clone());
-        let transport = self.network.node(config);
-        let (clock, verifier) = (Arc::new(self.clock), Arc::new(Ed25519Verifier));
-        let (swim, driver) =
-            Swim::new(transport.clone(), self.config.clone(), key, verifier, clock, n.into());
-        let stop = CancellationToken::new();
-        let (id, serving, route) = (transport.local().id, transport.clone(), Route(swim.clone()));
-        tokio::spawn({
-            let stop = stop.clone();
-            async move { serving.serve(route, stop).await }
-        });
-        let driver = tokio::spawn(driver.run(stop.clone()));
-        self.running.lock().insert(n, Running { id, transport, stop, driver });
-        swim
-    }
-
-    fn kill(&self, n: u8) {
-        let running = self.running.lock().remove(&n).expect("the node runs");
-        self.network.crash(running.id);
-        running.driver.abort();
-        running.stop.cancel();
-    }
-}
-
-impl Harness for Cell {
-    type Membership = Node;
-
-    async fn start(&self, n: u8) -> Node {
-        self.node(n)
-    }
-
-    async fn crash(&self, n: u8) {
-        self.kill(n);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-
-    fn nobody(&self) -> Target {
-        Target::Addr(SocketAddr::from(([10, 0, 0, 250], 4_000)))
-    }
-}
-
-impl Faulty for Cell {
-    fn partition(&self, one: &[NodeId], other: &[NodeId]) {
-        self.network.partition_sides(one, other);
-    }
-
-    fn heal(&self) {
-        self.network.heal_all();
-    }
-}
 
 #[derive(Default)]
 struct Static(StaticHub);
@@ -156,15 +56,15 @@ async fn until(what: &str, nodes: &[Node], wanted: impl Fn(&[Member]) -> bool) {
 mod swim_conforms {
     use super::*;
     use macula_membership::{
-        membership_conformance, membership_goodbye_conformance, membership_healing_conformance,
-        membership_seeds_conformance, membership_suspicion_conformance, membership_tags_conformance,
+        membership_alone_conformance, membership_conformance, membership_goodbye_conformance,
+        membership_healing_conformance, membership_suspicion_conformance, membership_tags_conformance,
     };
 
     membership_conformance! { #[tokio::test(start_paused = true)] Cell::new(1) }
     membership_tags_conformance! { #[tokio::test(start_paused = true)] Cell::new(2) }
     membership_goodbye_conformance! { #[tokio::test(start_paused = true)] Cell::new(3) }
     membership_suspicion_conformance! { #[tokio::test(start_paused = true)] Cell::new(4) }
-    membership_seeds_conformance! { #[tokio::test(start_paused = true)] Cell::new(5) }
+    membership_alone_conformance! { #[tokio::test(start_paused = true)] Cell::new(5) }
     membership_healing_conformance! { #[tokio::test(start_paused = true)] Cell::new(6) }
 }
 
