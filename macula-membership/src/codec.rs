@@ -10,7 +10,7 @@ use crate::statement::StatementError;
 use crate::{Incarnation, MemberState, Statement, SyncMessage, Update};
 
 /// A digest entry on the wire: id, incarnation, state.
-const ENTRY_BYTES: usize = 41;
+pub(crate) const ENTRY_BYTES: usize = 41;
 
 /// Most ids wanted in one frame.
 const WANTS_MAX: usize = 1_024;
@@ -86,7 +86,7 @@ impl Packet {
 }
 
 impl PacketKind {
-    const fn to_frame_kind(self) -> FrameKind {
+    pub(crate) const fn to_frame_kind(self) -> FrameKind {
         match self {
             Self::Ping => FrameKind::SWIM_PING,
             Self::Ack => FrameKind::SWIM_ACK,
@@ -205,7 +205,7 @@ impl SyncMessage {
         }
     }
 
-    const fn step(&self) -> u32 {
+    pub(crate) const fn step(&self) -> u32 {
         match self {
             Self::Buckets(_) => 1,
             Self::Digest { .. } => 2,

@@ -126,3 +126,51 @@ proptest! {
         }
     }
 }
+
+fn updates() -> impl Strategy<Value = Vec<Update>> {
+    let numbers = || prop_oneof![Just(0), 1u64..300, any::<u64>()];
+    let statement = (0..5usize, 0..9usize).prop_map(|(tags, addrs)| {
+        let tags = (0..tags).map(|tag| (tag.to_string(), "v".repeat(tag * 20))).collect();
+        Update::Statement(Arc::new(alive(1, tags, addrs)))
+    });
+    let rumour = (numbers(), numbers(), any::<bool>()).prop_map(|(incarnation, by, dead)| {
+        let rumour = Rumour { id: key(3).node_id(), incarnation: Incarnation(incarnation), by };
+        if dead { Update::Dead(rumour) } else { Update::Suspect(rumour) }
+    });
+    proptest::collection::vec(prop_oneof![statement, rumour], 0..6)
+}
+
+fn digests() -> impl Strategy<Value = Vec<BucketDigest>> {
+    let entry = DigestEntry { id: key(1).node_id(), incarnation: Incarnation(9), state: MemberState::Dead };
+    let digest = (any::<u8>(), any::<bool>(), 0..50usize).prop_map(move |(index, complete, entries)| {
+        BucketDigest { index, complete, entries: vec![entry; entries] }
+    });
+    proptest::collection::vec(digest, 0..10)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn sizes_are_told_without_encoding(
+        updates in updates(),
+        buckets in digests(),
+        sequence in prop_oneof![Just(0), any::<u64>()],
+        (wants, last) in (0..600usize, any::<bool>()),
+    ) {
+        for target in [None, Some(key(5).node_id())] {
+            let packet = Packet { kind: PacketKind::PingReq, sequence, target, updates: updates.clone() };
+            prop_assert_eq!(packet.wire_len(), packet.to_frame().unwrap().wire_len());
+        }
+        let wants = vec![key(2).node_id(); wants];
+        let messages = [
+            SyncMessage::Buckets(Box::new([7; BUCKETS])),
+            SyncMessage::Digest { buckets, last },
+            SyncMessage::Exchange { updates: updates.clone(), wants, last },
+            SyncMessage::Supply { updates, last },
+        ];
+        for message in messages {
+            prop_assert_eq!(message.wire_len(), message.to_frame().unwrap().wire_len());
+        }
+    }
+}

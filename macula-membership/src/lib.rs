@@ -85,6 +85,7 @@ mod overlay;
 mod probe;
 mod queues;
 mod roster;
+mod size;
 mod statement;
 mod suspicion;
 mod swim;

@@ -12,7 +12,7 @@ use crate::effect::{Effect, Effects};
 use crate::health::LocalHealth;
 use crate::member::check_tags;
 use crate::message::{Packet, PacketKind, Update, suspector};
-use crate::metrics::{KindLabel, SwimMetrics};
+use crate::metrics::{KindCounters, SwimMetrics};
 use crate::news::News;
 use crate::overlay::{Overlay, positions};
 use crate::probe::{Probe, Relay};
@@ -55,6 +55,8 @@ pub struct Machine {
     pub(crate) signer: Arc<dyn Signer>,
     pub(crate) verifier: Arc<dyn Verifier>,
     pub(crate) metrics: SwimMetrics,
+    sent: KindCounters,
+    received: KindCounters,
     pub(crate) rng: StdRng,
     /// Wall clock and own clock at the start, to date statements.
     origin: (UnixMillis, Timestamp),
@@ -124,6 +126,8 @@ impl Machine {
             signer,
             verifier,
             metrics,
+            sent: KindCounters::default(),
+            received: KindCounters::default(),
             rng,
             origin: (unix, now),
             roster,
@@ -207,7 +211,7 @@ impl Machine {
 
     /// With whom this node keeps links for probing and gossip.
     pub fn neighbours(&self) -> Vec<NodeId> {
-        self.overlay.neighbours()
+        self.overlay.neighbours().to_vec()
     }
 
     /// When [`on_timeout`](Self::on_timeout) is to be called next.
@@ -255,7 +259,7 @@ impl Machine {
 
     /// A datagram arrived from the authenticated peer `from`.
     pub fn on_packet(&mut self, now: Timestamp, from: NodeId, packet: &Packet, out: &mut Effects) {
-        self.metrics.received.get_or_create(&KindLabel { kind: packet.kind }).inc();
+        self.received.inc(&self.metrics.received, packet.kind);
         for update in &packet.updates {
             self.on_update(now, Some(from), update, out);
         }
@@ -414,7 +418,7 @@ impl Machine {
         let room = crate::message::UPDATES_BYTES_MAX.saturating_sub(used);
         let sends_max = self.sends_max();
         self.news.take(&to, room, sends_max, &mut updates);
-        self.metrics.sent.get_or_create(&KindLabel { kind }).inc();
+        self.sent.inc(&self.metrics.sent, kind);
         self.metrics.gossip_transmitted.inc_by(updates.len() as u64);
         out.push(Effect::Send { to, packet: Packet { kind, sequence, target, updates } });
     }

@@ -16,8 +16,8 @@ const PACKET_OVERHEAD_BYTES: usize = 50;
 /// Room for updates in one packet, in bytes.
 pub(crate) const UPDATES_BYTES_MAX: usize = PACKET_BYTES_MAX - PACKET_OVERHEAD_BYTES;
 
-/// A rumour is never longer than this on the wire.
-const RUMOUR_BYTES_MAX: usize = 60;
+/// A rumour is never longer than this on the wire, and a statement never shorter.
+pub(crate) const RUMOUR_BYTES_MAX: usize = 60;
 
 /// How many buckets anti-entropy sorts members into: by the first byte of the id.
 pub(crate) const BUCKETS: usize = 256;
@@ -35,6 +35,11 @@ pub enum PacketKind {
     Nack,
     /// News without a question.
     Gossip,
+}
+
+impl PacketKind {
+    /// How many kinds there are.
+    pub(crate) const COUNT: usize = 5;
 }
 
 /// One datagram.

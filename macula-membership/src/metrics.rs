@@ -1,5 +1,7 @@
 //! What is counted.
 
+use std::cell::OnceCell;
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,6 +47,16 @@ pub struct SwimMetrics {
     pub suspects: Gauge,
     /// Lifeguard's local health: 0 is well, 8 is worst.
     pub local_health: Gauge,
+}
+
+/// A counter for each kind of datagram, looked up in its family no more than once.
+#[derive(Debug, Default)]
+pub(crate) struct KindCounters([OnceCell<Counter>; PacketKind::COUNT]);
+
+impl KindCounters {
+    pub(crate) fn inc(&self, family: &Family<KindLabel, Counter>, kind: PacketKind) {
+        self.0[kind as usize].get_or_init(|| family.get_or_create(&KindLabel { kind }).clone()).inc();
+    }
 }
 
 /// Label of a datagram's kind.

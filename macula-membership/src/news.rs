@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use macula_proto::NodeId;
 
 use crate::Update;
+use crate::message::RUMOUR_BYTES_MAX;
 
 /// Pieces passed over because they did not fit, before a packet counts as full.
 const MISFITS_MAX: usize = 32;
@@ -16,27 +17,47 @@ type Topic = (NodeId, Option<u64>);
 type Place = (u32, u64);
 
 /// The retransmit queue. Bounded: when it is full, the most often sent piece is dropped.
+///
+/// A piece stays in its slot for as long as it lives; being sent only moves the slot's number in the queue.
 #[derive(Debug)]
 pub(crate) struct News {
-    queue: BTreeMap<Place, Item>,
-    places: BTreeMap<Topic, Place>,
+    queue: BTreeMap<Place, u32>,
+    slots: BTreeMap<Topic, u32>,
+    items: Vec<Option<Item>>,
+    free: Vec<u32>,
     serial: u64,
     items_max: usize,
 }
 
 #[derive(Debug)]
 struct Item {
-    topic: Topic,
     update: Update,
-    /// On the wire.
-    bytes: usize,
     /// Who brought it, and so needs not be told.
     source: Option<NodeId>,
+    place: Place,
+    /// On the wire.
+    bytes: u32,
+}
+
+impl Item {
+    fn topic(&self) -> Topic {
+        match &self.update {
+            Update::Statement(statement) => (statement.id(), None),
+            Update::Suspect(rumour) | Update::Dead(rumour) => (rumour.id, Some(rumour.by)),
+        }
+    }
 }
 
 impl News {
     pub(crate) const fn new(items_max: usize) -> Self {
-        Self { queue: BTreeMap::new(), places: BTreeMap::new(), serial: 0, items_max }
+        Self {
+            queue: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            items: Vec::new(),
+            free: Vec::new(),
+            serial: 0,
+            items_max,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -51,26 +72,27 @@ impl News {
     /// to be dropped for lack of room.
     pub(crate) fn push(&mut self, update: Update, source: Option<NodeId>) -> bool {
         let subject = update.subject();
-        let topic = match &update {
-            Update::Statement(_) => {
-                self.retract(subject, None);
-                (subject, None)
-            }
-            Update::Suspect(rumour) => (subject, Some(rumour.by)),
-            Update::Dead(rumour) => {
-                self.retract(subject, Some(0));
-                (subject, Some(rumour.by))
-            }
-        };
+        match &update {
+            Update::Statement(_) => self.retract(subject, None),
+            Update::Dead(_) => self.retract(subject, Some(0)),
+            Update::Suspect(_) => {}
+        }
+        let bytes = update.wire_len() as u32;
+        self.serial = self.serial.wrapping_sub(1);
+        let item = Item { update, source, place: (0, self.serial), bytes };
+        let topic = item.topic();
         self.remove(&topic);
         let full = self.queue.len() >= self.items_max;
         if full && let Some((_, last)) = self.queue.pop_last() {
-            self.places.remove(&last.topic);
+            self.vacate(last);
         }
-        self.serial = self.serial.wrapping_sub(1);
-        let place = (0, self.serial);
-        self.places.insert(topic, place);
-        self.queue.insert(place, Item { topic, bytes: update.wire_len(), update, source });
+        let slot = self.free.pop().unwrap_or(self.items.len() as u32);
+        self.queue.insert(item.place, slot);
+        self.slots.insert(topic, slot);
+        match self.items.get_mut(slot as usize) {
+            Some(vacant) => *vacant = Some(item),
+            None => self.items.push(Some(item)),
+        }
         full
     }
 
@@ -78,11 +100,12 @@ impl News {
     pub(crate) fn take(&mut self, to: &NodeId, mut room: usize, sends_max: u32, out: &mut Vec<Update>) {
         let mut taken = Vec::new();
         let mut misfits = 0;
-        for (place, item) in &self.queue {
-            if item.source.as_ref() == Some(to) || item.topic.0 == *to {
+        for slot in self.queue.values() {
+            let Some(item) = &self.items[*slot as usize] else { continue };
+            if item.source.as_ref() == Some(to) || item.update.subject() == *to {
                 continue;
             }
-            let Some(rest) = room.checked_sub(item.bytes) else {
+            let Some(rest) = room.checked_sub(item.bytes as usize) else {
                 misfits += 1;
                 if misfits > MISFITS_MAX {
                     break;
@@ -91,36 +114,50 @@ impl News {
             };
             room = rest;
             out.push(item.update.clone());
-            taken.push(*place);
+            taken.push(*slot);
+            if room < RUMOUR_BYTES_MAX {
+                break;
+            }
         }
-        for place in taken {
-            self.count_sent(place, sends_max);
+        for slot in taken {
+            self.count_sent(slot, sends_max);
         }
     }
 
-    fn count_sent(&mut self, place: Place, sends_max: u32) {
-        let Some(item) = self.queue.remove(&place) else { return };
-        let (sent, serial) = (place.0 + 1, place.1);
-        if sent >= sends_max {
-            self.places.remove(&item.topic);
+    fn count_sent(&mut self, slot: u32, sends_max: u32) {
+        let Some(item) = &mut self.items[slot as usize] else { return };
+        self.queue.remove(&item.place);
+        item.place.0 += 1;
+        if item.place.0 < sends_max {
+            self.queue.insert(item.place, slot);
         } else {
-            self.places.insert(item.topic, (sent, serial));
-            self.queue.insert((sent, serial), item);
+            self.vacate(slot);
         }
     }
 
     /// Removes everything about `subject` from topic `from` on: `None` is all, `Some(0)` the rumours.
     fn retract(&mut self, subject: NodeId, from: Option<u64>) {
         let range = (subject, from)..=(subject, Some(u64::MAX));
-        let topics: Vec<Topic> = self.places.range(range).map(|(topic, _)| *topic).collect();
-        for topic in topics {
+        while let Some((topic, _)) = self.slots.range(range.clone()).next() {
+            let topic = *topic;
             self.remove(&topic);
         }
     }
 
     fn remove(&mut self, topic: &Topic) {
-        if let Some(place) = self.places.remove(topic) {
-            self.queue.remove(&place);
+        if let Some(slot) = self.slots.get(topic).copied()
+            && let Some(item) = &self.items[slot as usize]
+        {
+            self.queue.remove(&item.place);
+            self.vacate(slot);
+        }
+    }
+
+    /// Frees the slot of a piece that is not in the queue any more.
+    fn vacate(&mut self, slot: u32) {
+        if let Some(item) = self.items[slot as usize].take() {
+            self.slots.remove(&item.topic());
+            self.free.push(slot);
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Overlay {
     me: NodeId,
     here: [u64; RINGS_MAX],
     rings: Vec<Ring>,
+    /// Successors and predecessors, each once, in order of id.
+    neighbours: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,20 +45,37 @@ struct Neighbour {
 
 impl Overlay {
     pub(crate) fn new(me: NodeId, here: [u64; RINGS_MAX], rings: usize) -> Self {
-        Self { me, here, rings: vec![Ring::default(); rings] }
+        Self { me, here, rings: vec![Ring::default(); rings], neighbours: Vec::new() }
     }
 
     /// A member is there: it may be nearer than a neighbour.
     pub(crate) fn insert(&mut self, member: &Statement) {
+        if self.place(member) {
+            self.list();
+        }
+    }
+
+    /// Puts a member where it is nearer than a neighbour. Returns whether it is anywhere.
+    fn place(&mut self, member: &Statement) -> bool {
         let id = member.id();
         if id == self.me {
-            return;
+            return false;
         }
         let there = member.positions();
+        let mut placed = false;
         for (ring, (here, there)) in self.rings.iter_mut().zip(self.here.iter().zip(there)) {
-            nearer(&mut ring.successor, Neighbour { distance: there.wrapping_sub(*here), id });
-            nearer(&mut ring.predecessor, Neighbour { distance: here.wrapping_sub(*there), id });
+            placed |= nearer(&mut ring.successor, Neighbour { distance: there.wrapping_sub(*here), id });
+            placed |= nearer(&mut ring.predecessor, Neighbour { distance: here.wrapping_sub(*there), id });
         }
+        placed
+    }
+
+    fn list(&mut self) {
+        let both = self.rings.iter().flat_map(|ring| [ring.successor, ring.predecessor]);
+        self.neighbours.clear();
+        self.neighbours.extend(both.flatten().map(|neighbour| neighbour.id));
+        self.neighbours.sort_unstable();
+        self.neighbours.dedup();
     }
 
     /// A member is gone; `rest` are those who are still there. Costs nothing unless it was a neighbour.
@@ -66,8 +85,9 @@ impl Overlay {
         }
         self.rings.fill(Ring::default());
         for member in rest {
-            self.insert(member);
+            self.place(member);
         }
+        self.list();
     }
 
     /// The successor on one ring; `turn` counts round and round.
@@ -76,17 +96,12 @@ impl Overlay {
     }
 
     /// Successors and predecessors, each once, in order of id.
-    pub(crate) fn neighbours(&self) -> Vec<NodeId> {
-        let both = self.rings.iter().flat_map(|ring| [ring.successor, ring.predecessor]);
-        let mut ids: Vec<NodeId> = both.flatten().map(|neighbour| neighbour.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
+    pub(crate) fn neighbours(&self) -> &[NodeId] {
+        &self.neighbours
     }
 
     pub(crate) fn contains(&self, id: &NodeId) -> bool {
-        let is = |neighbour: Option<Neighbour>| neighbour.is_some_and(|neighbour| neighbour.id == *id);
-        self.rings.iter().any(|ring| is(ring.successor) || is(ring.predecessor))
+        self.neighbours.binary_search(id).is_ok()
     }
 }
 
@@ -97,7 +112,9 @@ pub(crate) fn monitors<'a>(
     members: impl Iterator<Item = &'a Statement>,
 ) -> usize {
     let mut overlay = Overlay::new(subject.id(), *subject.positions(), rings);
-    members.for_each(|member| overlay.insert(member));
+    for member in members {
+        overlay.place(member);
+    }
     let mut watching: Vec<NodeId> =
         overlay.rings.iter().filter_map(|ring| ring.predecessor).map(|neighbour| neighbour.id).collect();
     watching.sort_unstable();
@@ -105,8 +122,11 @@ pub(crate) fn monitors<'a>(
     watching.len()
 }
 
-fn nearer(slot: &mut Option<Neighbour>, candidate: Neighbour) {
-    if slot.is_none_or(|current| candidate < current) {
+/// Takes the candidate if it is nearer. Returns whether it was.
+fn nearer(slot: &mut Option<Neighbour>, candidate: Neighbour) -> bool {
+    let is_nearer = slot.is_none_or(|current| candidate < current);
+    if is_nearer {
         *slot = Some(candidate);
     }
+    is_nearer
 }

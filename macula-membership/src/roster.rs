@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     /// Tenths of a second since the clock's start: good for 13 years.
     since: u32,
     state: MemberState,
+    /// See [`bucket_of`]: to sort members into buckets without a look at their statements.
+    bucket: u8,
 }
 
 /// All known members, the dead and this node itself included.
@@ -36,6 +38,11 @@ pub(crate) struct Roster {
 impl Entry {
     pub(crate) const fn statement(&self) -> &Arc<Statement> {
         &self.statement
+    }
+
+    /// Which bucket of anti-entropy it is in.
+    pub(crate) const fn bucket(&self) -> u8 {
+        self.bucket
     }
 
     pub(crate) const fn state(&self) -> MemberState {
@@ -124,7 +131,7 @@ impl Roster {
     pub(crate) fn put(&mut self, statement: Arc<Statement>, state: MemberState, now: Timestamp) {
         self.version += 1;
         let id = statement.id();
-        let entry = Entry { statement, since: tenths(now), state };
+        let entry = Entry { statement, since: tenths(now), state, bucket: bucket_of(&id) };
         let (hash, key, entries) = (self.hash(&id), self.hash_key, &self.entries);
         let same = |place: &u32| entries[*place as usize].id() == id;
         let rehash = |place: &u32| keyed(key, &entries[*place as usize].id());
@@ -163,14 +170,14 @@ impl Roster {
 
     fn count(&mut self, place: usize) {
         let entry = &self.entries[place];
-        let bucket = &mut self.buckets[bucket_of(&entry.id()) as usize];
+        let bucket = &mut self.buckets[usize::from(entry.bucket)];
         *bucket = bucket.wrapping_add(entry.hash());
         self.present += usize::from(entry.state.is_present());
     }
 
     fn uncount(&mut self, place: usize) {
         let entry = &self.entries[place];
-        let bucket = &mut self.buckets[bucket_of(&entry.id()) as usize];
+        let bucket = &mut self.buckets[usize::from(entry.bucket)];
         *bucket = bucket.wrapping_sub(entry.hash());
         self.present -= usize::from(entry.state.is_present());
     }
@@ -181,7 +188,7 @@ impl Roster {
 }
 
 /// Which bucket of anti-entropy an id is in.
-pub(crate) const fn bucket_of(id: &NodeId) -> u8 {
+const fn bucket_of(id: &NodeId) -> u8 {
     id.as_bytes()[0]
 }
 

@@ -163,6 +163,9 @@ impl Statement {
     /// an alive began; a member that signed two different words at one incarnation is held to the larger bytes, so
     /// that all who saw both agree.
     pub(crate) fn precedence(&self, other: &Self) -> Ordering {
+        if std::ptr::eq(self, other) {
+            return Ordering::Equal;
+        }
         let rank = |statement: &Self| (statement.incarnation, statement.presence().is_none());
         rank(self).cmp(&rank(other)).then_with(|| self.signed.body.cmp(&other.signed.body))
     }

@@ -1,7 +1,6 @@
 //! Anti-entropy: two nodes compare their lists and exchange what differs. The machine keeps nothing between the steps, so a
 //! stream that breaks costs nothing but another try.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use macula_proto::{NodeId, Timestamp};
@@ -10,7 +9,7 @@ use rand::RngExt as _;
 use crate::effect::{Effect, Effects};
 use crate::machine::Machine;
 use crate::message::{BUCKETS, BucketDigest, DigestEntry, Update};
-use crate::roster::{Entry, bucket_of};
+use crate::roster::Entry;
 use crate::{Incarnation, MemberState, SyncMessage};
 
 /// Digest entries in one frame: 41 bytes each.
@@ -53,8 +52,10 @@ impl Machine {
             SyncMessage::Digest { buckets, last } => self.answer_digest(now, buckets, *last, replies),
             SyncMessage::Exchange { updates, wants, last } => {
                 self.merge(now, from, updates, out);
-                let wanted = wants.iter().filter_map(|id| self.roster.get(id));
-                let updates: Vec<Update> = wanted.flat_map(|entry| self.word_on(entry)).collect();
+                let mut updates = Vec::new();
+                for entry in wants.iter().filter_map(|id| self.roster.get(id)) {
+                    self.word_on(entry, &mut updates);
+                }
                 supply(updates, *last, replies);
             }
             SyncMessage::Supply { updates, .. } => self.merge(now, from, updates, out),
@@ -131,12 +132,12 @@ impl Machine {
     /// Step 2: who is in the buckets that differ.
     fn answer_buckets(&self, theirs: &[u64; BUCKETS], replies: &mut Vec<SyncMessage>) {
         let mine = self.roster.buckets();
-        let mut digests: BTreeMap<u8, BucketDigest> = (0..=u8::MAX)
-            .filter(|index| mine[*index as usize] != theirs[*index as usize])
-            .map(|index| (index, BucketDigest { index, complete: true, entries: Vec::new() }))
-            .collect();
+        let mut digests: [Option<BucketDigest>; BUCKETS] = std::array::from_fn(|bucket| {
+            let empty = BucketDigest { index: bucket as u8, complete: true, entries: Vec::new() };
+            (mine[bucket] != theirs[bucket]).then_some(empty)
+        });
         for entry in self.roster.iter() {
-            let Some(digest) = digests.get_mut(&bucket_of(&entry.id())) else { continue };
+            let Some(digest) = &mut digests[usize::from(entry.bucket())] else { continue };
             if digest.entries.len() < ENTRIES_A_PAGE {
                 digest.entries.push(digest_of(entry));
             } else {
@@ -145,7 +146,7 @@ impl Machine {
         }
         let mut page: Vec<BucketDigest> = Vec::new();
         let mut entries = 0;
-        for digest in digests.into_values() {
+        for digest in digests.into_iter().flatten() {
             if entries + digest.entries.len() > ENTRIES_A_PAGE && !page.is_empty() {
                 replies.push(SyncMessage::Digest { buckets: std::mem::take(&mut page), last: false });
                 entries = 0;
@@ -165,26 +166,29 @@ impl Machine {
         replies: &mut Vec<SyncMessage>,
     ) {
         let mut complete = [false; BUCKETS];
-        let mut theirs = BTreeMap::new();
         for bucket in buckets {
             complete[bucket.index as usize] = bucket.complete;
-            theirs.extend(bucket.entries.iter().map(|entry| (entry.id, *entry)));
         }
+        let mut theirs: Vec<DigestEntry> =
+            buckets.iter().flat_map(|bucket| &bucket.entries).copied().collect();
+        theirs.sort_unstable_by_key(|entry| entry.id);
+        theirs.dedup_by_key(|entry| entry.id);
         let mut lacking: Vec<Update> = Vec::new();
         for entry in self.roster.iter() {
-            let covered = complete[bucket_of(&entry.id()) as usize];
-            if covered && entry.state().is_present() && !theirs.contains_key(&entry.id()) {
-                lacking.extend(self.word_on(entry));
+            let covered = complete[usize::from(entry.bucket())] && entry.state().is_present();
+            if covered && theirs.binary_search_by_key(&entry.id(), |entry| entry.id).is_err() {
+                self.word_on(entry, &mut lacking);
             }
         }
         let mut wants = Vec::new();
-        for entry in theirs.values() {
+        for entry in &theirs {
             match self.compare(entry) {
                 Difference::None => {}
                 Difference::TheyKnowMore => wants.push(entry.id),
                 Difference::TheyKnowLess => {
-                    lacking
-                        .extend(self.roster.get(&entry.id).into_iter().flat_map(|entry| self.word_on(entry)));
+                    if let Some(entry) = self.roster.get(&entry.id) {
+                        self.word_on(entry, &mut lacking);
+                    }
                 }
                 Difference::TheyDoubt => self.on_old_hearsay(now, entry.id, entry.incarnation),
             }
@@ -214,12 +218,11 @@ impl Machine {
     }
 
     /// What to send about a member: its own word, and that it is dead if this node believes so.
-    fn word_on(&self, entry: &Entry) -> Vec<Update> {
-        let mut updates = vec![Update::Statement(entry.statement().clone())];
+    fn word_on(&self, entry: &Entry, updates: &mut Vec<Update>) {
+        updates.push(Update::Statement(entry.statement().clone()));
         if entry.state() == MemberState::Dead {
             updates.push(Update::Dead(self.rumour(entry)));
         }
-        updates
     }
 
     /// Takes in the updates of one page.

@@ -1,64 +1,48 @@
 //! What is going to happen: events in the order of time and, at one moment, in the order in which they were put down.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use macula_proto::Timestamp;
 
-/// The event heap.
+/// The event heap. Only short entries move about in it; the events stay in their slots.
 #[derive(Debug)]
 pub(crate) struct Agenda<E> {
-    heap: BinaryHeap<Entry<E>>,
+    heap: BinaryHeap<Reverse<Entry>>,
+    slots: Vec<Option<E>>,
+    free: Vec<u32>,
     serial: u64,
 }
 
-#[derive(Debug)]
-struct Entry<E> {
-    at: Timestamp,
-    serial: u64,
-    event: E,
-}
+/// When, as which one put down, and in which slot.
+type Entry = (Timestamp, u64, u32);
 
 impl<E> Agenda<E> {
     pub(crate) const fn new() -> Self {
-        Self { heap: BinaryHeap::new(), serial: 0 }
+        Self { heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), serial: 0 }
     }
 
     /// Puts an event down.
     pub(crate) fn push(&mut self, at: Timestamp, event: E) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize] = Some(event);
         self.serial += 1;
-        self.heap.push(Entry { at, serial: self.serial, event });
+        self.heap.push(Reverse((at, self.serial, slot)));
     }
 
     /// Takes the next event if it is due by `until`.
     pub(crate) fn pop(&mut self, until: Timestamp) -> Option<(Timestamp, E)> {
-        if self.heap.peek()?.at > until {
+        if self.heap.peek()?.0.0 > until {
             return None;
         }
-        self.heap.pop().map(|entry| (entry.at, entry.event))
+        let Reverse((at, _, slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        self.slots[slot as usize].take().map(|event| (at, event))
     }
 }
-
-impl<E> Ord for Entry<E> {
-    /// The heap gives its greatest first: that is to be the earliest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.serial).cmp(&(self.at, self.serial))
-    }
-}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.serial == other.serial
-    }
-}
-
-impl<E> Eq for Entry<E> {}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,6 @@
 //!
 //! Each end has its own belief; a link is live while both believe in it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use macula_proto::Timestamp;
@@ -29,20 +28,22 @@ const REPEATS_MAX: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Network {
     faults: Faults,
-    /// Whom each node believes to be linked with.
-    peers: BTreeMap<NodeIndex, BTreeSet<NodeIndex>>,
-    links: BTreeMap<Pair, Link>,
+    /// By node: the ends of links that it believes in, by peer.
+    ends: Vec<Vec<End>>,
     rng: StdRng,
 }
 
 /// The smaller one first.
 type Pair = (NodeIndex, NodeIndex);
 
+/// One end's belief in a link.
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct End {
+    peer: NodeIndex,
+    /// When something was last sent from here.
     used: Timestamp,
-    /// When the last datagram of each direction arrives: from the smaller, from the greater.
-    last: [Timestamp; 2],
+    /// When the last datagram sent from here arrives.
+    last: Timestamp,
 }
 
 /// What becomes of a datagram.
@@ -60,8 +61,7 @@ pub(crate) enum Fate {
 
 impl Network {
     pub(crate) fn new(faults: Faults, seed: u64) -> Self {
-        let (peers, links) = (BTreeMap::new(), BTreeMap::new());
-        Self { faults, peers, links, rng: StdRng::seed_from_u64(seed) }
+        Self { faults, ends: Vec::new(), rng: StdRng::seed_from_u64(seed) }
     }
 
     pub(crate) const fn faults(&self) -> &Faults {
@@ -74,7 +74,7 @@ impl Network {
 
     /// Whether `one` believes to be linked with `other`.
     pub(crate) fn is_linked(&self, one: NodeIndex, other: NodeIndex) -> bool {
-        self.peers.get(&one).is_some_and(|peers| peers.contains(&other))
+        self.end(one, other).is_some()
     }
 
     /// Whether both ends believe in the link.
@@ -84,47 +84,81 @@ impl Network {
 
     /// A fresh link, in place of a half-open one if there was.
     pub(crate) fn link(&mut self, now: Timestamp, one: NodeIndex, other: NodeIndex) {
-        self.peers.entry(one).or_default().insert(other);
-        self.peers.entry(other).or_default().insert(one);
-        self.links.insert(pair(one, other), Link { used: now, last: [now; 2] });
+        for (node, peer) in [(one, other), (other, one)] {
+            if self.ends.len() <= node.place() {
+                self.ends.resize_with(node.place() + 1, Vec::new);
+            }
+            let (ends, fresh) = (&mut self.ends[node.place()], End { peer, used: now, last: now });
+            match ends.binary_search_by_key(&peer, |end| end.peer) {
+                Ok(at) => ends[at] = fresh,
+                Err(at) => ends.insert(at, fresh),
+            }
+        }
     }
 
     /// `one` does not believe in its link with `other` any more.
     pub(crate) fn forget(&mut self, one: NodeIndex, other: NodeIndex) {
-        if let Some(peers) = self.peers.get_mut(&one) {
-            peers.remove(&other);
-        }
-        if !self.is_linked(other, one) {
-            self.links.remove(&pair(one, other));
+        if let Some(ends) = self.ends.get_mut(one.place())
+            && let Ok(at) = ends.binary_search_by_key(&other, |end| end.peer)
+        {
+            ends.remove(at);
         }
     }
 
     /// A node died, and with it all that it knew. Returns those that still believe in a link with it.
     pub(crate) fn abandon(&mut self, node: NodeIndex) -> Vec<NodeIndex> {
-        let peers = self.peers.get(&node).cloned().unwrap_or_default();
-        peers.iter().for_each(|peer| self.forget(node, *peer));
-        peers.into_iter().filter(|peer| self.is_linked(*peer, node)).collect()
+        let ends = self.ends.get_mut(node.place()).map(std::mem::take).unwrap_or_default();
+        let peers = ends.into_iter().map(|end| end.peer);
+        peers.filter(|peer| self.is_linked(*peer, node)).collect()
     }
 
     /// How many links a node has.
     pub(crate) fn degree(&self, node: NodeIndex) -> usize {
-        self.peers.get(&node).map_or(0, BTreeSet::len)
+        self.ends_of(node).len()
     }
 
     /// The other end of the link of `node` that was not used for longest.
     pub(crate) fn least_used(&self, node: NodeIndex) -> Option<NodeIndex> {
-        let used = |peer: &NodeIndex| self.links.get(&pair(node, *peer)).map(|link| link.used);
-        self.peers.get(&node)?.iter().copied().min_by_key(used)
+        let used = |end: &&End| self.last_use(node, end);
+        self.ends_of(node).iter().min_by_key(used).map(|end| end.peer)
     }
 
     /// Links across a partition, both ends.
     pub(crate) fn across(&self, partition: &Partition) -> Vec<Pair> {
-        self.links.keys().filter(|(one, other)| partition.separates(*one, *other)).copied().collect()
+        self.links(|one, end| partition.separates(one, end.peer))
     }
 
     /// Links that nobody used since `since`, both ends.
     pub(crate) fn idle(&self, since: Timestamp) -> Vec<Pair> {
-        self.links.iter().filter(|(_, link)| link.used < since).map(|(pair, _)| *pair).collect()
+        self.links(|one, end| self.last_use(one, end) < since)
+    }
+
+    /// Links that somebody believes in, each once.
+    fn links(&self, wanted: impl Fn(NodeIndex, &End) -> bool) -> Vec<Pair> {
+        let nodes = NodeIndex::each(0..self.ends.len() as u32);
+        let ends = nodes.flat_map(|node| self.ends_of(node).iter().map(move |end| (node, end)));
+        let once = |(node, end): &(NodeIndex, &End)| *node < end.peer || !self.is_linked(end.peer, *node);
+        let wanted = ends.filter(|(node, end)| wanted(*node, end)).filter(once);
+        wanted.map(|(node, end)| pair(node, end.peer)).collect()
+    }
+
+    fn ends_of(&self, node: NodeIndex) -> &[End] {
+        self.ends.get(node.place()).map_or(&[], Vec::as_slice)
+    }
+
+    fn end(&self, node: NodeIndex, peer: NodeIndex) -> Option<&End> {
+        let ends = self.ends_of(node);
+        ends.binary_search_by_key(&peer, |end| end.peer).ok().map(|at| &ends[at])
+    }
+
+    fn end_mut(&mut self, node: NodeIndex, peer: NodeIndex) -> Option<&mut End> {
+        let ends = self.ends.get_mut(node.place())?;
+        ends.binary_search_by_key(&peer, |end| end.peer).ok().map(|at| &mut ends[at])
+    }
+
+    /// When either end last sent something.
+    fn last_use(&self, node: NodeIndex, end: &End) -> Timestamp {
+        self.end(end.peer, node).map_or(end.used, |other| other.used.max(end.used))
     }
 
     /// Whether a partition stops what `from` sends to `to` now.
@@ -143,9 +177,9 @@ impl Network {
         let lost = self.happens(self.faults.loss);
         let (delay, ordered) = (self.latency(), !self.happens(self.faults.reordering));
         let again = self.happens(self.faults.duplication).then(|| now + self.latency() * 2);
-        let (linked, live) = (self.is_linked(from, to), self.is_live(from, to));
-        let Some(link) = self.links.get_mut(&pair(from, to)).filter(|_| linked) else { return Fate::NoLink };
-        link.used = now;
+        let live = self.is_linked(to, from);
+        let Some(end) = self.end_mut(from, to) else { return Fate::NoLink };
+        end.used = now;
         if cut || lost {
             return Fate::Lost;
         }
@@ -153,18 +187,17 @@ impl Network {
             return Fate::HalfOpen;
         }
         let mut at = now + delay;
-        let last = &mut link.last[usize::from(from > to)];
         if ordered {
-            at = at.max(*last);
-            *last = at;
+            at = at.max(end.last);
+            end.last = at;
         }
         Fate::Arrives { at, again }
     }
 
     /// How long a message of a connection takes, repetitions included.
     pub(crate) fn stream_delay(&mut self, now: Timestamp, from: NodeIndex, to: NodeIndex) -> Duration {
-        if let Some(link) = self.links.get_mut(&pair(from, to)) {
-            link.used = now;
+        if let Some(end) = self.end_mut(from, to) {
+            end.used = now;
         }
         let mut delay = self.latency();
         for _ in 0..REPEATS_MAX {

@@ -4,15 +4,17 @@ mod dialling;
 mod directory;
 mod event;
 mod exchange;
+mod first_word;
 mod lifecycle;
 mod membership;
 mod options;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use macula_dht::kademlia::{DhtMetrics, Done, Now, Op};
-use macula_membership::SwimMetrics;
+use macula_membership::{Queue, SwimMetrics};
 use macula_proto::{NodeId, Timestamp, UnixMillis};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -28,6 +30,7 @@ use crate::node::{Layer, SimNode};
 use crate::trace::Trace;
 use crate::{Belief, Figures, Life, NodeIndex, TraceHash};
 use exchange::{Exchange, ExchangeId};
+use first_word::FirstWord;
 
 /// Wall clock at the start of every run: 14 November 2023, because a run must not depend on today.
 const UNIX_START: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -52,7 +55,7 @@ pub struct Simulation {
     agenda: Agenda<Event>,
     network: Network,
     nodes: Vec<SimNode>,
-    index: BTreeMap<NodeId, NodeIndex>,
+    index: HashMap<NodeId, NodeIndex, BuildHasherDefault<FirstWord>>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
     done: BTreeMap<(NodeIndex, Op), Done>,
     rng: StdRng,
@@ -78,7 +81,7 @@ impl Simulation {
             now: Timestamp::ZERO,
             agenda: Agenda::new(),
             nodes: Vec::new(),
-            index: BTreeMap::new(),
+            index: HashMap::default(),
             exchanges: BTreeMap::new(),
             done: BTreeMap::new(),
             rng: StdRng::seed_from_u64(seed),
@@ -230,6 +233,16 @@ impl Simulation {
         self.invariants = invariants;
         for (rule, what) in broken {
             self.violate(rule, what);
+        }
+    }
+
+    fn check_queues(&mut self, node: NodeIndex, queues: &[Queue]) {
+        for at in 0..self.invariants.len() {
+            let invariant = &mut self.invariants[at];
+            if let Err(what) = invariant.on_queues(node, queues) {
+                let rule = invariant.name();
+                self.violate(rule, what);
+            }
         }
     }
 

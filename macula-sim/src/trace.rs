@@ -3,7 +3,8 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 
-use macula_proto::{Frame, Timestamp};
+use macula_membership::{Packet, SyncMessage, Update};
+use macula_proto::{Frame, NodeId, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use crate::NodeIndex;
@@ -51,6 +52,62 @@ pub(crate) fn digest(frame: &Frame) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(&frame.to_bytes());
     hasher.finish()
+}
+
+/// A short digest of a message of membership: of who it is about and how new it is. A statement is known by its
+/// signature.
+pub(crate) trait Digested {
+    /// The digest.
+    fn digest(&self) -> u64;
+}
+
+impl Digested for Packet {
+    fn digest(&self) -> u64 {
+        let target = self.target.as_ref().map_or(0, word);
+        of_updates(&self.updates, fold(fold(self.kind as u64, self.sequence), target))
+    }
+}
+
+impl Digested for SyncMessage {
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Buckets(hashes) => hashes.iter().fold(1, |digest, hash| fold(digest, *hash)),
+            Self::Digest { buckets, last } => {
+                let entries = buckets.iter().flat_map(|bucket| &bucket.entries);
+                entries.fold(fold(2, u64::from(*last)), |digest, entry| {
+                    fold(fold(digest, word(&entry.id)), entry.incarnation.0 << 2 | entry.state as u64)
+                })
+            }
+            Self::Exchange { updates, wants, last } => {
+                let digest =
+                    wants.iter().fold(fold(3, u64::from(*last)), |digest, id| fold(digest, word(id)));
+                of_updates(updates, digest)
+            }
+            Self::Supply { updates, last } => of_updates(updates, fold(4, u64::from(*last))),
+        }
+    }
+}
+
+fn of_updates(updates: &[Update], seed: u64) -> u64 {
+    updates.iter().fold(seed, |digest, update| match update {
+        Update::Statement(statement) => {
+            let signature = statement.signed().signature.first_chunk().copied().unwrap_or_default();
+            fold(fold(digest, word(&statement.id())), u64::from_le_bytes(signature))
+        }
+        Update::Suspect(rumour) | Update::Dead(rumour) => {
+            let is_dead = u64::from(matches!(update, Update::Dead(_)));
+            fold(fold(fold(digest, word(&rumour.id)), rumour.incarnation.0 << 1 | is_dead), rumour.by)
+        }
+    })
+}
+
+fn word(id: &NodeId) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|i| id.as_bytes()[i]))
+}
+
+/// One word more. The odd factor keeps every bit of the digest so far, the rotation brings the high bits down.
+const fn fold(digest: u64, word: u64) -> u64 {
+    (digest.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]

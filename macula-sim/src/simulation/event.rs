@@ -8,13 +8,13 @@ use super::exchange::{ExchangeId, Join};
 use crate::NodeIndex;
 use crate::faults::Partition;
 use crate::node::Layer;
-use crate::trace::digest;
+use crate::trace::{Digested, digest};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
 pub(crate) struct Parcel<M> {
     pub(crate) message: M,
-    /// Of its bytes.
+    /// Of its bytes, or of what it says.
     pub(crate) digest: u64,
     /// Its size as a frame.
     pub(crate) bytes: u64,
@@ -23,6 +23,14 @@ pub(crate) struct Parcel<M> {
 impl<M> Parcel<M> {
     pub(crate) fn new(message: M, frame: &Frame) -> Self {
         Self { message, digest: digest(frame), bytes: frame.wire_len() as u64 }
+    }
+
+    /// A message that is counted without being encoded.
+    pub(crate) fn unencoded(message: M, bytes: usize) -> Self
+    where
+        M: Digested,
+    {
+        Self { digest: message.digest(), bytes: bytes as u64, message }
     }
 }
 

@@ -72,22 +72,17 @@ impl Simulation {
     }
 
     fn pack_sync(&mut self, message: SyncMessage) -> Option<Parcel<SyncMessage>> {
-        let frame = match message.to_frame() {
-            Ok(frame) => frame,
-            Err(cause) => {
-                self.violate("codec", format!("a sync message cannot be encoded: {cause}"));
-                return None;
-            }
-        };
+        let bytes = message.wire_len();
         if !self.options.through_codec {
-            return Some(Parcel::new(message, &frame));
+            return Some(Parcel::unencoded(message, bytes));
         }
-        match SyncMessage::from_frame(&frame) {
-            Ok(decoded) if decoded.refused == 0 && decoded.message == message => {
-                Some(Parcel::new(decoded.message, &frame))
+        let decoded = message.to_frame().map(|frame| (frame.wire_len(), SyncMessage::from_frame(&frame)));
+        match decoded {
+            Ok((len, Ok(decoded))) if len == bytes && decoded.refused == 0 && decoded.message == message => {
+                Some(Parcel::unencoded(decoded.message, bytes))
             }
             other => {
-                self.violate("codec", format!("{message:?} comes out as {other:?}"));
+                self.violate("codec", format!("{message:?} of {bytes} bytes comes out as {other:?}"));
                 None
             }
         }

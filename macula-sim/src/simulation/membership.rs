@@ -23,7 +23,7 @@ impl Simulation {
         let mut out = Effects::new();
         act(machine, now, &mut out);
         let queues = machine.queues();
-        self.check(|invariant, _| invariant.on_queues(node, &queues));
+        self.check_queues(node, &queues);
         for effect in out {
             self.perform(node, effect);
         }
@@ -91,22 +91,17 @@ impl Simulation {
     }
 
     fn pack_packet(&mut self, packet: Packet) -> Option<Parcel<Packet>> {
-        let frame = match packet.to_frame() {
-            Ok(frame) => frame,
-            Err(cause) => {
-                self.violate("codec", format!("a packet cannot be encoded: {cause}"));
-                return None;
-            }
-        };
+        let bytes = packet.wire_len();
         if !self.options.through_codec {
-            return Some(Parcel::new(packet, &frame));
+            return Some(Parcel::unencoded(packet, bytes));
         }
-        match Packet::from_frame(&frame) {
-            Ok(decoded) if decoded.refused == 0 && decoded.message == packet => {
-                Some(Parcel::new(decoded.message, &frame))
+        let decoded = packet.to_frame().map(|frame| (frame.wire_len(), Packet::from_frame(&frame)));
+        match decoded {
+            Ok((len, Ok(decoded))) if len == bytes && decoded.refused == 0 && decoded.message == packet => {
+                Some(Parcel::unencoded(decoded.message, bytes))
             }
             other => {
-                self.violate("codec", format!("{packet:?} comes out as {other:?}"));
+                self.violate("codec", format!("{packet:?} of {bytes} bytes comes out as {other:?}"));
                 None
             }
         }
