@@ -155,7 +155,8 @@ impl Lines {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(CliError::Broken(error.to_string())),
+                // A Unix socket does not fail by itself: whoever wrote is gone.
+                Some(Err(_)) => return Err(CliError::stopped()),
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.rest.extend_from_slice(data);

@@ -5,6 +5,7 @@ use std::future::Future;
 use macula::Node;
 use macula_console::{Admin, AdminError, Control};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::CliError;
@@ -32,10 +33,15 @@ pub(crate) async fn run(
         outcome = told_to_stop() => outcome?,
         () = stop.cancelled() => {}
     }
+    if let several @ 2.. = nodes.len() {
+        output::say(&format!("stopping {several} nodes"));
+    }
     let shutdown = async {
-        for node in &nodes {
-            node.shutdown().await;
+        let mut ends: JoinSet<()> = JoinSet::new();
+        for node in nodes {
+            ends.spawn(async move { node.shutdown().await });
         }
+        ends.join_all().await;
     };
     tokio::select! {
         () = shutdown => {}
@@ -52,7 +58,7 @@ pub(crate) async fn run(
 }
 
 /// Waits for Ctrl-C or SIGTERM.
-fn told_to_stop() -> impl Future<Output = Result<(), CliError>> {
+pub(crate) fn told_to_stop() -> impl Future<Output = Result<(), CliError>> {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     async move {
         let (Ok(mut interrupt), Ok(mut terminate)) = signals else {

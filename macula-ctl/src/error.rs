@@ -35,6 +35,14 @@ impl CliError {
         move |cause| Self::Io { what, cause }
     }
 
+    /// The node ended a stream that goes on for as long as it runs.
+    pub(crate) fn stopped() -> Self {
+        Self::NoNode {
+            message: "the node has stopped".into(),
+            hint: "`macula_ctl nodes` lists what runs; start the node, then this command, again".into(),
+        }
+    }
+
     /// What to try.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {

@@ -7,6 +7,7 @@ use macula_console::api::{Call, CallResult, Encoding, Payload, Publish, Publishe
 
 use crate::cli::{self, Format};
 use crate::client::Client;
+use crate::daemon;
 use crate::error::CliError;
 use crate::output;
 
@@ -41,13 +42,15 @@ pub(crate) async fn subscribe(
     let path = format!("/v1/subscribe?pattern={}{realm}", query(&args.pattern));
     let mut events = client.lines(Method::GET, &path).await?;
     let mut left = args.count;
+    let told_to_stop = daemon::told_to_stop();
+    tokio::pin!(told_to_stop);
     while left != Some(0) {
         let event = tokio::select! {
             event = events.next::<SubscribeEvent>() => event?,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            outcome = &mut told_to_stop => return outcome,
         };
         match event {
-            None => return Err(CliError::Broken("the node ended the subscription".into())),
+            None => return Err(CliError::stopped()),
             Some(SubscribeEvent::Subscribed { pattern, .. }) => {
                 output::say(&format!("subscribed to {pattern}; Ctrl-C ends it"));
             }

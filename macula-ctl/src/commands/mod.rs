@@ -5,6 +5,7 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod manage;
 pub(crate) mod messages;
+mod program;
 pub(crate) mod serve;
 pub(crate) mod start;
 

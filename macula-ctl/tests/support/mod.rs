@@ -136,9 +136,13 @@ impl User {
             assert_ne!(said.read_line(&mut line).unwrap(), 0, "{args:?} ended before it said `{stands}`");
         }
         // What it says later is drained, so that it never blocks on a full pipe.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        let later = std::thread::spawn(move || {
+            let mut later = String::new();
+            let _ = said.read_to_string(&mut later);
+            later
+        });
         let lines = BufReader::new(child.stdout.take().unwrap());
-        Stream { child, lines }
+        Stream { child, lines, later: Some(later) }
     }
 
     /// Writes an executable script.
@@ -199,21 +203,29 @@ impl NodeProcess {
 
     /// Another signal, by its name.
     pub(crate) fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        send_signal(signal, self.child.id());
     }
 
     /// Waits for the end of the process; returns its exit code.
     pub(crate) fn wait(mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "{} does not end", self.name);
-            // tidy: allow(sleep): the standard library has no wait with a deadline
-            std::thread::sleep(Duration::from_millis(20));
+        wait_for_end(&mut self.child, &self.name)
+    }
+}
+
+fn send_signal(signal: &str, pid: u32) {
+    let sent = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+fn wait_for_end(child: &mut Child, name: &str) -> Option<i32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
         }
+        assert!(Instant::now() < deadline, "{name} does not end");
+        // tidy: allow(sleep): the standard library has no wait with a deadline
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -229,6 +241,7 @@ impl Drop for NodeProcess {
 pub(crate) struct Stream {
     child: Child,
     lines: BufReader<ChildStdout>,
+    later: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Stream {
@@ -243,6 +256,22 @@ impl Stream {
     pub(crate) fn json(&mut self) -> Value {
         let line = self.line();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// A signal, by its name.
+    pub(crate) fn signal(&self, signal: &str) {
+        send_signal(signal, self.child.id());
+    }
+
+    /// Waits for the end of the process; returns its exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        wait_for_end(&mut self.child, "the stream")
+    }
+
+    /// Waits for the end of the process; returns its exit code and what it said since it stood.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let code = wait_for_end(&mut self.child, "the stream");
+        (code, self.later.take().unwrap().join().unwrap())
     }
 
     /// Everything until the end.
