@@ -291,7 +291,8 @@ impl<T: Transport> Shared<T> {
         if self.snapshot.load().version == machine.version() {
             return;
         }
-        let mut members: Vec<Member> = machine.members().collect();
+        let mut members: Vec<Member> =
+            if machine.has_left() { vec![machine.local()] } else { machine.members().collect() };
         members.sort_unstable_by_key(Member::id);
         self.metrics.members.set(members.len() as i64);
         self.snapshot.store(Arc::new(Snapshot { version: machine.version(), members: members.into() }));

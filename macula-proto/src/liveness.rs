@@ -6,6 +6,12 @@ use crate::NodeId;
 pub trait Liveness: Send + Sync + 'static {
     /// Whether `id` is known to be dead or to have left. A node that nobody has heard of is not gone.
     fn is_gone(&self, id: &NodeId) -> bool;
+
+    /// Whether `id` is gone because it said so: nothing is to be asked of it, even if it still answers.
+    fn has_left(&self, id: &NodeId) -> bool {
+        let _ = id;
+        false
+    }
 }
 
 /// Where nobody watches over the nodes: nobody is known to be gone.

@@ -74,7 +74,7 @@ pub(crate) struct Counts {
     pub(crate) queued: usize,
     /// Their payloads, in bytes.
     pub(crate) queued_bytes: usize,
-    /// Messages that went into the queue.
+    /// Messages that the subscriber took.
     pub(crate) delivered: u64,
     /// Messages lost because the subscriber lagged.
     pub(crate) lagged: u64,
@@ -181,6 +181,7 @@ impl Mailbox {
 
     fn take(&self, state: &mut State) -> Option<Message> {
         let message = state.pop()?;
+        state.counts.delivered += 1;
         self.admit(state);
         Some(message)
     }
@@ -199,7 +200,6 @@ impl Mailbox {
 impl State {
     fn put(&mut self, message: Message) {
         self.queue_bytes += message.payload.len();
-        self.counts.delivered += 1;
         self.queue.push_back(message);
     }
 

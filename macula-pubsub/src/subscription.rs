@@ -44,7 +44,7 @@ pub struct SubscriptionInfo {
     pub queued: usize,
     /// Their payloads, in bytes.
     pub queued_bytes: usize,
-    /// Messages queued for it so far.
+    /// Messages it has received.
     pub delivered: u64,
     /// Messages it lost because it lagged.
     pub dropped: u64,

@@ -115,7 +115,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             _ => BTreeMap::new(),
         };
         let roster = entry.roster.lock();
-        let remote = found.records.iter().filter(|record| record.announcer.id != here).map(|record| {
+        let is_there = |id: NodeId| id != here && !self.liveness.has_left(&id);
+        let remote = found.records.iter().filter(|record| is_there(record.announcer.id)).map(|record| {
             let id = record.announcer.id;
             Candidate {
                 id,
@@ -228,7 +229,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
     async fn connect(&self, ask: &Ask<'_>, choice: &Choice, others_left: bool) -> Result<(), Ended> {
         let connecting = self.transport.connect(choice.target.clone());
-        let connected = if others_left {
+        // Who is known to be gone is hardly there: the caller hears of that before the deadline.
+        let connected = if others_left || self.liveness.is_gone(&choice.id) {
             let wait = self.config.connect_wait_max.min(ask.limits.remaining() / 2);
             timeout(wait, connecting).await.map_err(|_| Ended::NotRun(Cause::ConnectTimeout(wait)))?
         } else {

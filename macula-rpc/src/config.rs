@@ -19,8 +19,8 @@ pub struct RpcConfig {
     /// shutting down, few enough not to spread one caller's trouble over the whole mesh. Those that cannot be reached do
     /// not count; of all together, 16 are tried.
     pub attempts_max: usize,
-    /// How long connecting to one provider may take while there are others to try. Default 2 s; half of the
-    /// time that is left, if that is less.
+    /// How long connecting to one provider may take while there are others to try, or if it is known to be gone. Default
+    /// 2 s; half of the time that is left, if that is less.
     pub connect_wait_max: Duration,
     /// Handlers of all procedures that run at once on this node. At least 1. Default 1,024; each holds at most its
     /// request, and four frames of progress and of request parts.

@@ -58,7 +58,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Joins through this node, `host:port`; may be called several times.
+    /// Joins through this node, `host:port`; may be called several times. [`start`](Self::start) does not wait for it:
+    /// [`Node::joined`] does.
     pub fn seed(mut self, addr: &str) -> Self {
         self.seeds.push(addr.into());
         self

@@ -213,6 +213,10 @@ impl<T: Transport> Liveness for Watched<T> {
     fn is_gone(&self, id: &NodeId) -> bool {
         matches!(self.0.state_of(id), Some(MemberState::Dead | MemberState::Left))
     }
+
+    fn has_left(&self, id: &NodeId) -> bool {
+        self.0.state_of(id) == Some(MemberState::Left)
+    }
 }
 
 #[cfg(test)]

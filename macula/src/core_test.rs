@@ -229,3 +229,25 @@ async fn a_paused_node_is_one_of_the_mesh_afterwards() {
         mesh.reaches(3, "t", &mut at_two, &format!("after {pause:?}")).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_left_is_alone_and_is_asked_for_nothing_until_it_is_back() {
+    let mesh = Mesh::of(3, Faults::lan()).await;
+    let mut at_two = mesh.subscribe(2, "t").await;
+    let _offer = mesh.offer(2, "who").await;
+    assert_eq!(mesh.call(0, "who").await.unwrap(), "2");
+    mesh.core(2).swim.leave(PATIENCE).await.unwrap();
+    let members = mesh.core(2).swim.members();
+    assert_eq!(
+        members.iter().map(|m| (m.id(), m.state)).collect::<Vec<_>>(),
+        [(mesh.id(2), MemberState::Left)]
+    );
+    mesh.settled(&[0, 1]).await;
+    assert_eq!(mesh.publish(0, "t", "nobody").await, Published::default());
+    let refused = mesh.call(0, "who").await.unwrap_err();
+    assert!(!refused.may_have_run(), "{refused}");
+    mesh.join(2, 1).await;
+    mesh.settled(&[0, 1, 2]).await;
+    mesh.reaches(0, "t", &mut at_two, "back").await;
+    assert_eq!(mesh.call(0, "who").await.unwrap(), "2");
+}
