@@ -86,6 +86,7 @@
 
 mod board;
 mod config;
+mod credit;
 mod driver;
 mod lookup;
 mod message;

@@ -5,6 +5,7 @@ mod mesh;
 use std::time::Duration;
 
 use bytes::Bytes;
+use macula_dht::kademlia::{LookupStep, StepOutcome};
 use macula_dht::{Directory, DirectoryError, KademliaConfig};
 use macula_proto::{Frame, FrameKind, Key, Realm, wire};
 use macula_transport::memory::Faults;
@@ -131,7 +132,11 @@ async fn a_trace_tells_who_was_asked_and_what_came_of_it() {
     for n in 1..=8 {
         nodes.push(mesh.node(n).await);
     }
-    let trace = nodes[7].kademlia.lookup_trace(key(1)).await.unwrap();
+    nodes[2].kademlia.announce(key(1), "here".into()).await.unwrap();
+    let (trace, found) = nodes[7].kademlia.lookup_trace(key(1)).await.unwrap();
+    assert_eq!(found.records[0].value, "here");
+    let with_record = |step: &&LookupStep| matches!(step.outcome, StepOutcome::Answered { records: 1, .. });
+    assert_eq!(trace.steps.iter().filter(with_record).count(), 7, "{trace:?}");
     assert_eq!(trace.closest.len(), 7);
     assert!(trace.steps.iter().all(|step| step.took.is_some() && step.round >= 1));
     let closest = nodes[7].kademlia.find_node(key(1)).await.unwrap();
@@ -140,7 +145,7 @@ async fn a_trace_tells_who_was_asked_and_what_came_of_it() {
     assert_eq!(table.len(), 7);
     assert!(table.buckets.iter().flat_map(|bucket| &bucket.contacts).all(|known| known.seen <= table.at));
     let over_two_paths = nodes[7].kademlia.find_disjoint(key(1), 2).await.unwrap();
-    assert!(over_two_paths.records.is_empty());
+    assert_eq!(over_two_paths.records, found.records);
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,6 +40,7 @@ pub(super) enum Command {
     Withdraw { key: Key, reply: Answer<Result<(), DirectoryError>> },
     Find { key: Key, paths: usize, reply: Answer<Result<Found, DirectoryError>> },
     Nodes { key: Key, reply: Answer<Result<LookupTrace, DirectoryError>> },
+    Trace { key: Key, reply: Answer<Result<(LookupTrace, Found), DirectoryError>> },
     Bootstrap(Answer<Result<usize, DirectoryError>>),
     Snapshot(Answer<TableSnapshot>),
     Save(Answer<Bytes>),
@@ -57,6 +58,7 @@ enum Waiting {
     Withdraw(Answer<Result<(), DirectoryError>>),
     Find(Answer<Result<Found, DirectoryError>>),
     Nodes(Answer<Result<LookupTrace, DirectoryError>>),
+    Trace(Answer<Result<(LookupTrace, Found), DirectoryError>>),
     Bootstrap(Answer<Result<usize, DirectoryError>>),
 }
 
@@ -189,6 +191,10 @@ impl<T: Transport> State<T> {
                 let op = self.wait(Waiting::Find(reply));
                 self.node.find(now, op, key, paths, &mut self.effects);
             }
+            Command::Trace { key, reply } => {
+                let op = self.wait(Waiting::Trace(reply));
+                self.node.trace(now, op, key, &mut self.effects);
+            }
             Command::Nodes { key, reply } => {
                 let op = self.wait(Waiting::Nodes(reply));
                 self.node.find_node(now, op, key, &mut self.effects);
@@ -257,6 +263,7 @@ impl<T: Transport> State<T> {
             (Waiting::Withdraw(reply), Done::Withdrawn(result)) => tell(reply, result),
             (Waiting::Find(reply), Done::Found(result)) => tell(reply, result),
             (Waiting::Nodes(reply), Done::Nodes(result)) => tell(reply, result),
+            (Waiting::Trace(reply), Done::Traced(result)) => tell(reply, result),
             (Waiting::Bootstrap(reply), Done::Bootstrapped(result)) => tell(reply, result),
             (waiting, outcome) => {
                 // Each command has its kind of result; dropping the answer says "closed" rather than nothing.

@@ -13,6 +13,8 @@
 //!                                                 └────────┘
 //! ```
 //!
+//! Who is referred to by nodes whose referrals came to nothing is asked last: see [`Credit`].
+//!
 //! A peer that is slow keeps its chance to answer, but holds up nobody: it does not count among those under way, and
 //! the next closest is asked in its place.
 
@@ -23,6 +25,7 @@ use std::time::Duration;
 use macula_proto::limits::CONTACT_ADDRS_MAX;
 use macula_proto::{Contact, Distance, Key, NodeId, Timestamp};
 
+use super::credit::Credit;
 use super::message::Find;
 use super::record::SignedRecord;
 
@@ -31,6 +34,9 @@ const PAGES_MAX: u32 = 16;
 
 /// Candidates kept, in multiples of the number wanted.
 const CANDIDATES_FACTOR: usize = 8;
+
+/// Referrers of one candidate that are remembered.
+const REFERRERS_MAX: usize = 20;
 
 /// What a lookup is for, and how far it may go.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +97,7 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 struct Path {
     candidates: BTreeMap<Distance, Candidate>,
+    credit: Credit,
     alpha: usize,
 }
 
@@ -98,6 +105,8 @@ struct Path {
 struct Candidate {
     contact: Contact,
     state: State,
+    /// Who referred to it; nobody had to if the own table has it.
+    referrers: Vec<NodeId>,
     /// How many nodes were asked one after the other to get here; 1 for those of the own table.
     hops: u32,
     after: Option<NodeId>,
@@ -188,7 +197,8 @@ impl Lookup {
     /// Starts from the contacts that are known, at `now`, in the name of `own`.
     pub(super) fn new(now: Timestamp, own: NodeId, goal: Goal, seeds: Vec<Contact>) -> Self {
         let count = goal.paths.max(1);
-        let path = || Path { candidates: BTreeMap::new(), alpha: goal.alpha.max(1) };
+        let path =
+            || Path { candidates: BTreeMap::new(), credit: Credit::default(), alpha: goal.alpha.max(1) };
         let mut lookup = Self {
             goal,
             own,
@@ -202,7 +212,7 @@ impl Lookup {
             steps: Vec::new(),
         };
         for (n, seed) in seeds.into_iter().enumerate() {
-            lookup.refer(n % count, seed, 1);
+            lookup.refer(n % count, seed, 1, None);
         }
         lookup
     }
@@ -254,13 +264,14 @@ impl Lookup {
         let closest_before = path.candidates.keys().next().copied();
         let candidate = path.candidates.get_mut(&distance).expect("path_awaiting found it");
         let hops = candidate.hops;
+        path.credit.answered(&candidate.referrers, candidate.state == State::Slow);
         candidate.take(&answer);
         // Only a sample leaves more than was given; what another holder missed hearing of is no such thing.
         if candidate.state == State::Answered && candidate.live < answer.estimate {
             self.estimate = self.estimate.max(answer.estimate);
         }
         for contact in answer.contacts.into_iter().take(self.goal.want.max(20)) {
-            self.refer(at, contact, hops + 1);
+            self.refer(at, contact, hops + 1, Some(*from));
         }
         self.paths[at].adapt(closest_before, self.goal.alpha_max);
         self.paths[at].trim(self.goal.want);
@@ -271,7 +282,11 @@ impl Lookup {
         let distance = self.goal.target.distance(&(*id).into());
         let Some(at) = self.path_awaiting(&distance) else { return };
         self.step(now, id, StepOutcome::Failed);
-        if let Some(candidate) = self.paths[at].candidates.get_mut(&distance) {
+        let path = &mut self.paths[at];
+        if let Some(candidate) = path.candidates.get_mut(&distance) {
+            if candidate.state != State::Slow {
+                path.credit.silent(&candidate.referrers);
+            }
             candidate.state = State::Failed;
         }
     }
@@ -319,19 +334,20 @@ impl Lookup {
     }
 
     /// A candidate, if it is new and not too far down a chain of referrals.
-    fn refer(&mut self, at: usize, contact: Contact, hops: u32) {
+    fn refer(&mut self, at: usize, contact: Contact, hops: u32, by: Option<NodeId>) {
         if contact.id == self.own || contact.addrs.is_empty() || hops > self.goal.hops_max {
             return;
         }
         let distance = self.goal.target.distance(&contact.id.into());
         if let Some(known) = self.paths[at].candidates.get_mut(&distance) {
             known.merge_addrs(&contact);
+            known.name(by);
             return;
         }
         if self.paths.len() > 1 && !self.taken.insert(contact.id) {
             return;
         }
-        self.paths[at].candidates.insert(distance, Candidate::new(contact, hops));
+        self.paths[at].candidates.insert(distance, Candidate::new(contact, hops, by));
     }
 
     fn ask(&mut self, at: usize, distance: Distance, now: Timestamp) -> (Contact, Find) {
@@ -396,16 +412,31 @@ impl Path {
         self.candidates.values().filter(|candidate| matches!(candidate.state, State::Asked(_))).count()
     }
 
-    /// Those that count: the closest ones that neither failed nor dawdle.
+    /// Those that count: the closest ones that neither failed nor dawdle, nor are merely named by nodes without credit.
     fn top(&self, want: usize) -> impl Iterator<Item = (&Distance, &Candidate)> {
-        let counts = |(_, candidate): &(&Distance, &Candidate)| {
-            !matches!(candidate.state, State::Failed | State::Slow)
+        let counts = |(_, candidate): &(&Distance, &Candidate)| match candidate.state {
+            State::Failed | State::Slow => false,
+            State::Asked(_) | State::Answered => true,
+            State::Fresh => !self.is_doubtful(candidate),
         };
         self.candidates.iter().filter(counts).take(want)
     }
 
+    fn is_doubtful(&self, candidate: &Candidate) -> bool {
+        candidate.state == State::Fresh && candidate.pages == 0 && !self.credit.is_good(&candidate.referrers)
+    }
+
     fn next(&self, want: usize) -> Option<Distance> {
-        self.top(want).find(|(_, candidate)| candidate.state == State::Fresh).map(|(distance, _)| *distance)
+        let mut count = 0;
+        for (distance, candidate) in self.top(want) {
+            if candidate.state == State::Fresh {
+                return Some(*distance);
+            }
+            count += 1;
+        }
+        // With too few others, the doubtful ones are worth a try.
+        let mut doubtful = self.candidates.iter().filter(|(_, candidate)| self.is_doubtful(candidate));
+        (count < want).then(|| doubtful.next().map(|(distance, _)| *distance)).flatten()
     }
 
     fn hedge(&mut self, now: Timestamp, hedge_after: Duration) -> usize {
@@ -413,6 +444,7 @@ impl Path {
         for candidate in self.candidates.values_mut() {
             if matches!(candidate.state, State::Asked(at) if at + hedge_after <= now) {
                 candidate.state = State::Slow;
+                self.credit.silent(&candidate.referrers);
                 hedged += 1;
             }
         }
@@ -426,11 +458,14 @@ impl Path {
         }
     }
 
-    /// Forgets the farthest of those never asked.
+    /// Forgets the farthest of those never asked, the doubtful ones first.
     fn trim(&mut self, want: usize) {
         while self.candidates.len() > CANDIDATES_FACTOR * want.max(20) {
-            let fresh = self.candidates.iter().rev().find(|(_, candidate)| candidate.state == State::Fresh);
-            let Some(farthest) = fresh.map(|(distance, _)| *distance) else { break };
+            let farthest = |is_next: &dyn Fn(&Candidate) -> bool| {
+                self.candidates.iter().rev().find(|(_, it)| is_next(it)).map(|(distance, _)| *distance)
+            };
+            let doubtful = farthest(&|it| self.is_doubtful(it));
+            let Some(farthest) = doubtful.or_else(|| farthest(&|it| it.state == State::Fresh)) else { break };
             self.candidates.remove(&farthest);
         }
     }
@@ -444,16 +479,23 @@ impl Path {
                 State::Fresh | State::Asked(_) | State::Slow | State::Failed => return false,
             }
         }
-        // With too few answers, the slow ones are worth waiting for.
-        answered >= want || !self.candidates.values().any(|candidate| candidate.state == State::Slow)
+        // With too few answers, the slow ones are worth waiting for unless they are doubtful, and the doubtful ones worth
+        // asking.
+        let is_worth_it = |candidate: &Candidate| match candidate.state {
+            State::Slow => self.credit.is_good(&candidate.referrers),
+            State::Fresh => !spent,
+            State::Asked(_) | State::Answered | State::Failed => false,
+        };
+        answered >= want || !self.candidates.values().any(is_worth_it)
     }
 }
 
 impl Candidate {
-    fn new(contact: Contact, hops: u32) -> Self {
+    fn new(contact: Contact, hops: u32, by: Option<NodeId>) -> Self {
         Self {
             contact,
             state: State::Fresh,
+            referrers: by.into_iter().collect(),
             hops,
             after: None,
             pages: 0,
@@ -477,6 +519,17 @@ impl Candidate {
             self.state = State::Fresh;
         } else if !answer.more && self.live >= answer.estimate && self.live > 0 {
             self.complete = Some(self.fingerprint);
+        }
+    }
+
+    /// Somebody else refers to it, too.
+    fn name(&mut self, by: Option<NodeId>) {
+        // Those that nobody had to refer to need no good word.
+        if let Some(by) = by
+            && (1..REFERRERS_MAX).contains(&self.referrers.len())
+            && !self.referrers.contains(&by)
+        {
+            self.referrers.push(by);
         }
     }
 

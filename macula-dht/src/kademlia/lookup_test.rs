@@ -231,3 +231,45 @@ fn the_deadline_ends_it_with_what_there_is() {
     let outcome = lookup.finish(at(10_000));
     assert_eq!((outcome.closest.len(), outcome.trace.steps[1].outcome), (1, StepOutcome::Unanswered));
 }
+
+#[test]
+fn made_up_referrals_cost_a_few_questions_and_hold_nothing_up() {
+    let mut lookup = lookup(Goal { hops_max: 16, requests_max: 200, ..goal(3) }, [1000, 1001, 1002]);
+    let is_made_up = |distance: &u32| *distance < 500;
+    let (mut made_up, mut now) = (0, 0);
+    while !lookup.is_done(at(now)) {
+        let questions = asked(&mut lookup, at(now));
+        made_up += questions.iter().filter(|distance| is_made_up(distance)).count();
+        now += 10;
+        for distance in questions {
+            let answer = match distance {
+                // The liar, and those it makes up, who never answer.
+                1002 => referrals(1..=20),
+                1..500 => continue,
+                1000 | 1001 => referrals([500, 501, 502, 503]),
+                _ => referrals([500, 501, 502, 503, 1002]),
+            };
+            lookup.answered(at(now), &contact(distance).id, answer);
+        }
+        now = lookup.next_hedge(HEDGE).map_or(now, |hedge| now.max(hedge.since_start().as_millis() as u64));
+        assert!(now < 2_000, "it must not wait until the made-up ones have failed");
+    }
+    assert!((1..=10).contains(&made_up), "{made_up}");
+    assert_eq!(lookup.finish(at(now)).closest, [contact(500), contact(501), contact(502)]);
+}
+
+#[test]
+fn where_all_else_is_silent_the_doubtful_are_tried() {
+    let mut lookup = lookup(Goal { alpha: 1, alpha_max: 1, ..goal(2) }, [1000]);
+    assert_eq!(asked(&mut lookup, at(0)), [1000]);
+    lookup.answered(at(0), &contact(1000).id, referrals([1, 2, 3, 4, 5]));
+    for distance in 1..=4 {
+        assert_eq!(asked(&mut lookup, at(0)), [distance], "a referrer of the silent, but there is no other");
+        lookup.failed(at(0), &contact(distance).id);
+        assert!(!lookup.is_done(at(0)));
+    }
+    assert_eq!(asked(&mut lookup, at(0)), [5]);
+    lookup.answered(at(0), &contact(5).id, referrals([]));
+    assert!(lookup.is_done(at(0)));
+    assert_eq!(lookup.finish(at(0)).closest, [contact(5), contact(1000)]);
+}

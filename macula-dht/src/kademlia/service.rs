@@ -166,15 +166,16 @@ impl<T: Transport> Kademlia<T> {
     /// # Errors
     /// As [`Directory::find`].
     pub async fn find_node(&self, key: Key) -> Result<Vec<Contact>, DirectoryError> {
-        Ok(self.lookup_trace(key).await?.closest)
+        let trace = self.ask(|reply| Command::Nodes { key, reply }).await??;
+        Ok(trace.closest)
     }
 
-    /// Looks up the nodes closest to `key` and tells how it went, question by question.
+    /// Looks up the records at `key`, hears out all of the closest nodes, and tells how it went, question by question.
     ///
     /// # Errors
     /// As [`Directory::find`].
-    pub async fn lookup_trace(&self, key: Key) -> Result<LookupTrace, DirectoryError> {
-        self.ask(|reply| Command::Nodes { key, reply }).await?
+    pub async fn lookup_trace(&self, key: Key) -> Result<(LookupTrace, Found), DirectoryError> {
+        self.ask(|reply| Command::Trace { key, reply }).await?
     }
 
     /// Like [`Directory::find`], over `paths` ways that have no node in common: a hostile node can spoil one of them at

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -208,11 +209,16 @@ impl Table {
     /// The `count` contacts closest to `target`, closest first. Those that failed lately are left out
     /// unless `failed_too`.
     pub fn closest(&self, target: &Key, count: usize, failed_too: bool) -> Vec<Contact> {
-        let mut by_distance: Vec<(Distance, &Contact)> = self
-            .iter()
-            .filter(|known| failed_too || known.failures == 0)
-            .map(|known| (target.distance(&known.contact.id.into()), &known.contact))
-            .collect();
+        let mut by_distance: Vec<(Distance, &Contact)> = Vec::new();
+        for buckets in self.by_closeness(target) {
+            if by_distance.len() >= count {
+                break;
+            }
+            let known = self.buckets[buckets].iter().flat_map(|bucket| &bucket.known);
+            let known = known.filter(|known| failed_too || known.failures == 0);
+            by_distance
+                .extend(known.map(|known| (target.distance(&known.contact.id.into()), &known.contact)));
+        }
         if by_distance.len() > count && count > 0 {
             by_distance.select_nth_unstable_by_key(count - 1, |(distance, _)| *distance);
             by_distance.truncate(count);
@@ -287,6 +293,14 @@ impl Table {
         let table: wire::DhtTable = decode(bytes)?;
         let contacts = table.contacts.iter().take(SAVED_MAX);
         Ok(contacts.filter_map(|contact| Contact::from_wire(Some(contact)).ok()).collect())
+    }
+
+    /// Ranges of buckets: everybody in one is closer to `target` than everybody in the next. First those on its own branch,
+    /// then those that part from it where this node does, then those that part from it ever earlier.
+    fn by_closeness(&self, target: &Key) -> impl Iterator<Item = Range<usize>> {
+        let at = self.bucket_of(target);
+        let near = [at..at + 1, at + 1..self.buckets.len()];
+        near.into_iter().chain((0..at).rev().map(|at| at..at + 1))
     }
 
     fn bucket_of(&self, id: &Key) -> usize {

@@ -125,11 +125,17 @@ proptest! {
     }
 
     #[test]
-    fn closest_is_what_sorting_everything_would_give(ns in prop::collection::btree_set(0u32..500, 0..80), target: [u8; 32]) {
-        let mut table = table(20);
+    fn closest_is_what_sorting_everything_would_give(
+        ns in prop::collection::btree_set(0u32..500, 0..120), k in 2usize..20, shared in 0usize..12, target: [u8; 32],
+    ) {
+        let mut table = table(k);
         for n in &ns {
             table.heard(at(1), contact(*n), None);
         }
+        // The table's owner is all zeros: so many leading bits are its own.
+        let bits = u16::from_be_bytes([target[0], target[1]]) & (u16::MAX >> shared);
+        let mut target = target;
+        target[..2].copy_from_slice(&bits.to_be_bytes());
         let target = Key::from_bytes(target);
         let mut all: Vec<Contact> = table.iter().map(|known| known.contact.clone()).collect();
         all.sort_by_key(|contact| target.distance(&contact.id.into()));

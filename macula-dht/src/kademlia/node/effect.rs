@@ -80,6 +80,8 @@ pub enum Done {
     Found(Result<Found, DirectoryError>),
     /// Of [`Node::find_node`](super::Node::find_node).
     Nodes(Result<LookupTrace, DirectoryError>),
+    /// Of [`Node::trace`](super::Node::trace).
+    Traced(Result<(LookupTrace, Found), DirectoryError>),
     /// Of [`Node::bootstrap`](super::Node::bootstrap): how many contacts the table has.
     Bootstrapped(Result<usize, DirectoryError>),
 }

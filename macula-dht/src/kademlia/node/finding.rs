@@ -28,6 +28,7 @@ pub(super) struct Running {
 pub(super) enum GoalIs {
     Find(Op),
     Nodes(Op),
+    Trace(Op),
     Announce { storing: StoringId, background: bool },
     Watch { key: Key, background: bool },
     Refresh,
@@ -64,6 +65,16 @@ impl Node {
         }
         let goal = self.goal(now, key, self.config.k);
         self.start(now, goal, Vec::new(), GoalIs::Nodes(op), out);
+    }
+
+    /// Looks up the records at `key`, hears out all of the closest, and tells who said what. Ends in [`Done::Traced`].
+    pub fn trace(&mut self, now: Now, op: Op, key: Key, out: &mut Vec<Effect>) {
+        if self.table.is_empty() {
+            out.push(Effect::Done { op, outcome: Done::Traced(Err(DirectoryError::NoPeers)) });
+            return;
+        }
+        let goal = Goal { records: true, ..self.goal(now, key, self.config.k) };
+        self.start(now, goal, Vec::new(), GoalIs::Trace(op), out);
     }
 
     /// Fills the table: looks up this node itself, then something in each bucket farther away. Needs a contact.
@@ -198,7 +209,7 @@ impl Node {
         let is_background = |running: &&Running| match running.goal_is {
             GoalIs::Refresh | GoalIs::Bootstrap => true,
             GoalIs::Announce { background, .. } | GoalIs::Watch { background, .. } => background,
-            GoalIs::Find(_) | GoalIs::Nodes(_) => false,
+            GoalIs::Find(_) | GoalIs::Nodes(_) | GoalIs::Trace(_) => false,
         };
         self.running.values().filter(is_background).count() >= self.config.background_max
     }
@@ -267,6 +278,10 @@ impl Node {
                 let nodes =
                     if outcome.answered == 0 { Err(unreachable(&outcome)) } else { Ok(outcome.trace) };
                 out.push(Effect::Done { op, outcome: Done::Nodes(nodes) });
+            }
+            GoalIs::Trace(op) => {
+                let traced = self.found(now, &outcome).map(|found| (outcome.trace, found));
+                out.push(Effect::Done { op, outcome: Done::Traced(traced) });
             }
             GoalIs::Announce { storing, .. } => self.store_at(now, storing, outcome, out),
             GoalIs::Watch { key, .. } => self.watch_found(now, key, outcome, out),
