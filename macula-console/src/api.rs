@@ -136,10 +136,14 @@ pub struct Lookup {
 /// One request of a lookup.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LookupRound {
-    /// Round, from 1.
+    /// Round, from 1: how many nodes were asked one after the other to get to this one.
     pub round: u32,
+    /// When it was asked, in microseconds since the lookup's start.
+    pub asked_us: u64,
     /// Who was asked.
     pub asked: String,
+    /// How many leading bits its id shares with the key.
+    pub shared_bits: u32,
     /// What came back, in words.
     pub answer: String,
     /// How long it took, in microseconds; absent if nothing came back.
@@ -170,7 +174,7 @@ pub struct Subscription {
     pub pattern: String,
     /// Messages waiting to be taken.
     pub queued: u64,
-    /// Messages put into the queue so far.
+    /// Messages it has received.
     pub delivered: u64,
     /// Messages lost because the queue was full.
     pub dropped: u64,

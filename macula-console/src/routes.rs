@@ -195,7 +195,9 @@ async fn lookup(
     let (trace, found) = node.lookup(key).await?;
     let rounds = trace.steps.iter().map(|step| api::LookupRound {
         round: step.round,
+        asked_us: micros(step.asked),
         asked: step.peer.id.to_string(),
+        shared_bits: step.shared_bits,
         answer: match step.outcome {
             StepOutcome::Answered { contacts, records } => format!("{contacts} contacts, {records} records"),
             StepOutcome::Failed => "failed".to_owned(),

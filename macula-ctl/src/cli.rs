@@ -163,6 +163,9 @@ pub(crate) struct Lookup {
     /// Look up where this procedure is announced
     #[arg(long, conflicts_with_all = ["key", "topic"])]
     pub(crate) procedure: Option<String>,
+    /// Show each question: who was asked in which round, who answered what, how long it took
+    #[arg(long)]
+    pub(crate) trace: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,8 @@
 //!  DATA_DIR/             created with mode 0700
 //!  ├── lock              held while a node runs; holds its process id
 //!  ├── node.key          the private key, hence the identity
-//!  └── peers.json        the peers of the last run
+//!  ├── peers.json        the peers of the last run
+//!  └── routing.table     its routing table
 //!
 //!  $XDG_RUNTIME_DIR/macula/NAME.sock     the operators' socket
 //! ```
@@ -178,6 +179,11 @@ impl DataDir {
     /// The peers of the last run.
     pub fn peers_file(&self) -> PathBuf {
         self.path.join("peers.json")
+    }
+
+    /// The routing table of the last run.
+    pub fn table_file(&self) -> PathBuf {
+        self.path.join("routing.table")
     }
 }
 

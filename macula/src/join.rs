@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::JoinError;
 use crate::bootstrap::{
-    BootstrapPlan, BootstrapTarget, KnownPeer, PeersFile, PlanConfig, Seed, SeedList, SeedOrigin,
+    BootstrapPlan, BootstrapTarget, KnownPeer, PEERS_MAX, PeersFile, PlanConfig, Seed, SeedList, SeedOrigin,
+    TableFile,
 };
 use crate::core::Core;
 
@@ -32,6 +33,9 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How soon a change of the members is on disk, should the process be killed; also the shortest time between writes.
 const SAVE_SOON: Duration = Duration::from_secs(1);
 
+/// The directory's driver gives its routing table within this time, or it is not saved this time.
+const EXPORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The plan is looked at at least this often, whatever its deadline says.
 const POLL_MAX: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,15 @@ pub struct Joined {
     pub took: Duration,
 }
 
+/// What outlives the process, so that the next one finds back.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptFiles {
+    /// Members.
+    pub(crate) peers: PeersFile,
+    /// Contacts of the directory.
+    pub(crate) table: TableFile,
+}
+
 /// A node's place in the mesh: whom it may join through, and whether it wants to be in at all.
 pub(crate) struct Presence<T: Transport> {
     core: Core<T>,
@@ -57,7 +70,7 @@ pub(crate) struct Presence<T: Transport> {
     left: AtomicBool,
     /// Cancelled by `leave`: a join that is still under way must not bring the node back.
     stay: Mutex<CancellationToken>,
-    peers: Option<PeersFile>,
+    kept: Option<KeptFiles>,
     seed: u64,
 }
 
@@ -66,11 +79,11 @@ impl<T: Transport> Presence<T> {
         core: Core<T>,
         clock: Arc<dyn Clock>,
         seeds: SeedList,
-        peers: Option<PeersFile>,
+        kept: Option<KeptFiles>,
         seed: u64,
     ) -> Self {
         let (seeds, changed, left) = (Mutex::new(seeds), Notify::new(), AtomicBool::new(false));
-        Self { core, clock, seeds, changed, left, stay: Mutex::default(), peers, seed }
+        Self { core, clock, seeds, changed, left, stay: Mutex::default(), kept, seed }
     }
 
     /// Joins through whoever listens at `host:port`.
@@ -110,10 +123,11 @@ impl<T: Transport> Presence<T> {
         self.changed.notify_one();
     }
 
-    /// Keeps the node in the mesh until `stop`: tries seeds and known peers as the plan says, and saves the peers.
+    /// Keeps the node in the mesh until `stop`: tries seeds and known peers as the plan says, and saves
+    /// peers and routing table.
     pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let mut plan = BootstrapPlan::new(PlanConfig::default(), self.seed);
-        self.recall_peers(&mut plan);
+        self.recall(&mut plan);
         let mut events = self.core.swim.subscribe();
         let mut save_at = tokio::time::Instant::now() + SAVE_SOON;
         let mut attempts: JoinSet<(BootstrapTarget, Option<Result<(), JoinError>>)> = JoinSet::new();
@@ -138,13 +152,13 @@ impl<T: Transport> Presence<T> {
                 // Lagging behind is fine: the members themselves are read from their snapshot.
                 _ = events.recv() => save_at = save_at.min(tokio::time::Instant::now() + SAVE_SOON),
                 () = tokio::time::sleep_until(save_at) => {
-                    self.save_peers().await;
+                    self.save().await;
                     save_at = tokio::time::Instant::now() + SAVE_INTERVAL;
                 }
                 () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
             }
         }
-        self.save_peers().await;
+        self.save().await;
     }
 
     /// Connects to the first of a seed's addresses that answers, and learns the mesh from there.
@@ -263,17 +277,48 @@ impl<T: Transport> Presence<T> {
         *known = seeds;
     }
 
-    fn recall_peers(&self, plan: &mut BootstrapPlan) {
-        let Some(file) = &self.peers else { return };
-        for peer in file.load() {
-            self.core.book.learn(&peer.contact);
-            plan.add(self.clock.now(), BootstrapTarget::Peer(peer.contact.id));
+    /// Reads what the last run left: its members are joined through, and so are its contacts where members are few;
+    /// every contact that answers gets back into the routing table.
+    fn recall(&self, plan: &mut BootstrapPlan) {
+        let Some(kept) = &self.kept else { return };
+        let members = kept.peers.load().into_iter().map(|peer| peer.contact);
+        let table = kept.table.load();
+        let contacts = table.iter().flat_map(|table| table.contacts.iter().cloned());
+        for (place, contact) in members.chain(contacts).enumerate() {
+            self.core.book.learn(&contact);
+            if place < PEERS_MAX {
+                plan.add(self.clock.now(), BootstrapTarget::Peer(contact.id));
+            }
+        }
+        if let Some(table) = table {
+            let tried = self.core.directory.import_table(table.bytes);
+            tracing::info!(contacts = tried, "the routing table of the last run is tried");
         }
     }
 
-    /// Writes the peers, on a thread that may wait for the disk: this one carries the node's traffic.
-    async fn save_peers(&self) {
-        let Some(file) = self.peers.clone() else { return };
+    /// Writes peers and routing table, on a thread that may wait for the disk: this one carries the node's traffic.
+    async fn save(&self) {
+        let Some(kept) = self.kept.clone() else { return };
+        self.save_peers(kept.peers).await;
+        self.save_table(kept.table).await;
+    }
+
+    async fn save_table(&self, file: TableFile) {
+        let Ok(exported) = tokio::time::timeout(EXPORT_PATIENCE, self.core.directory.export_table()).await
+        else {
+            // The directory's task is being restarted.
+            return;
+        };
+        // Alone, the last known contacts are worth more than an empty table.
+        let Some(table) = exported.ok().filter(|table| !table.is_empty()) else { return };
+        match tokio::task::spawn_blocking(move || file.save(&table)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the routing table could not be saved"),
+            Err(error) => tracing::warn!(%error, "the routing table could not be saved"),
+        }
+    }
+
+    async fn save_peers(&self, file: PeersFile) {
         let (own, last_seen): (_, UnixMillis) = (self.core.transport.local().id, self.clock.unix());
         let members = self.core.swim.members();
         let others = members.iter().filter(|member| member.state.is_present() && member.contact.id != own);

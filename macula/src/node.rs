@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use macula_dht::kademlia::{LookupTrace, TableSnapshot};
 use macula_dht::{Directory, Found};
-use macula_membership::{Member, Membership};
+use macula_membership::{EventError, Member, Membership};
 use macula_proto::{Contact, Key, Name, NodeId, Realm, Timestamp};
 use macula_pubsub::{Pattern, RouteInfo, SubscribeOptions, Subscription, SubscriptionInfo};
 use macula_rpc::{
@@ -205,7 +205,28 @@ impl Node {
         Ok(self.on_node(async move { presence.join(&addr).await }).await??)
     }
 
-    /// Says goodbye to the mesh and goes on alone. Seeds are not tried again until the next [`join`](Self::join).
+    /// Waits until another member is known. Starting does not wait for the seeds: they may come up later, and are tried
+    /// until one answers. Bound it with a timeout.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the node is shut down.
+    pub async fn joined(&self) -> Result<(), Error> {
+        let mut events = self.member_events();
+        let closed = self.closed();
+        while self.members().len() < 2 {
+            tokio::select! {
+                () = closed.cancelled() => return Err(Error::Closed),
+                event = events.recv() => {
+                    if matches!(event, Err(EventError::Closed)) {
+                        return Err(Error::Closed);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to the mesh and goes on alone: others neither call it nor publish to it any more. Seeds are not tried again until the next [`join`](Self::join).
     ///
     /// # Errors
     /// [`Error::Closed`] if the node is shut down.
@@ -214,7 +235,8 @@ impl Node {
         self.on_node(async move { presence.leave().await }).await
     }
 
-    /// The members that are alive, or only suspected not to be; this node is one of them.
+    /// The members that are alive, or only suspected not to be; this node is one of them. After [`leave`](Self::leave)
+    /// it is the only one, and has left.
     pub fn members(&self) -> Arc<[Member]> {
         self.inner.core.swim.members()
     }
@@ -237,14 +259,13 @@ impl Node {
         Ok(self.inner.core.directory.routing_table().await?)
     }
 
-    /// Looks a key up in the directory: every step of the way to the nodes closest to it, and the records there.
+    /// Looks a key up in the directory: every question on the way to the nodes closest to it, and the records there.
     ///
     /// # Errors
     /// [`Error::Directory`] if nobody answers.
     pub async fn lookup(&self, key: Key) -> Result<(LookupTrace, Found), Error> {
         let directory = self.inner.core.directory.clone();
-        let both = async move { Ok((directory.lookup_trace(key).await?, directory.find(key).await?)) };
-        self.on_node(both).await?
+        Ok(self.on_node(async move { directory.lookup_trace(key).await }).await??)
     }
 
     /// The seeds, and who named them.

@@ -19,11 +19,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::bootstrap::{PeersFile, SeedList, SeedOrigin};
+use crate::bootstrap::{PeersFile, SeedList, SeedOrigin, TableFile};
 use crate::config::{Config, Origin};
 use crate::core::{Core, CoreConfig, Environment, task};
 use crate::data_dir::{DataDir, Places};
-use crate::join::Presence;
+use crate::join::{KeptFiles, Presence};
 use crate::node::Inner;
 use crate::supervisor::{RestartPolicy, Supervisor, SupervisorMetrics};
 use crate::{Node, StartError};
@@ -117,9 +117,12 @@ fn open(
     let seed = rand::random();
     let env = Environment { signer, clock: clock.clone(), gate: extras.gate, seed, epoch: rand::random() };
     let core = Core::new(transport, book, core_config(&config, seed, handlers_on)?, env);
-    let peers = data.as_ref().map(|data| PeersFile::new(data.peers_file()));
+    let kept = data.as_ref().map(|data| KeptFiles {
+        peers: PeersFile::new(data.peers_file()),
+        table: TableFile::new(data.table_file()),
+    });
     let presence =
-        Arc::new(Presence::new(core.clone(), clock.clone(), seeds(&config), peers, seed.wrapping_add(2)));
+        Arc::new(Presence::new(core.clone(), clock.clone(), seeds(&config), kept, seed.wrapping_add(2)));
 
     let mut registry = Registry::with_prefix("macula");
     core.transport.metrics().register(&mut registry);

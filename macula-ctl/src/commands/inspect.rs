@@ -1,7 +1,8 @@
 //! Commands that show how a node is.
 
 use macula_console::api::{
-    Bucket, ConfigEntry, Lookup, LookupRound, Member, Peer, Registration, Status, Subscription, Task,
+    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Member, Peer, Registration, Status, Subscription,
+    Task,
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +50,12 @@ pub(crate) async fn lookup(client: &Client, format: Format, args: &cli::Lookup) 
     progress.finish_and_clear();
     match format {
         Format::Table => {
-            output::rows(format, &lookup.rounds)?;
+            if args.trace {
+                output::rows(format, &lookup.rounds)?;
+            }
+            if !lookup.records.is_empty() {
+                output::rows(format, &lookup.records)?;
+            }
             output::print(&lookup_summary(&lookup))
         }
         Format::Json | Format::Ndjson => output::one(format, &lookup, String::new),
@@ -111,14 +117,13 @@ fn status_text(status: &Status) -> String {
 }
 
 fn lookup_summary(lookup: &Lookup) -> String {
-    let holders: Vec<_> = lookup.records.iter().map(|record| short(&record.announcer)).collect();
+    let rounds = lookup.rounds.iter().map(|question| question.round).max().unwrap_or(0);
     format!(
-        "key {}: {} records in {}{}{}",
+        "key {}: {} records in {}; {} questions in {rounds} rounds",
         lookup.key,
         lookup.records.len(),
         micros(lookup.took_us),
-        if holders.is_empty() { "" } else { ", announced by " },
-        holders.join(", "),
+        lookup.rounds.len(),
     )
 }
 
@@ -216,14 +221,29 @@ impl Row for ConfigEntry {
 }
 
 impl Row for LookupRound {
-    const COLUMNS: &'static [&'static str] = &["round", "asked", "answer", "took"];
+    const COLUMNS: &'static [&'static str] = &["round", "at", "asked", "shared bits", "answer", "took"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.round.to_string(),
+            micros(self.asked_us),
             short(&self.asked),
+            self.shared_bits.to_string(),
             self.answer.clone(),
             self.took_us.map_or_else(|| "-".into(), micros),
+        ]
+    }
+}
+
+impl Row for LookupRecord {
+    const COLUMNS: &'static [&'static str] = &["announcer", "address", "sequence", "bytes"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            short(&self.announcer),
+            self.addrs.first().cloned().unwrap_or_default(),
+            self.sequence.to_string(),
+            self.value_bytes.to_string(),
         ]
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!  configuration, environment, add_seed ─▶ SeedList ─┐
 //!                                                    ├─▶ BootstrapPlan ─▶ whom to dial now
-//!  peers.json of the last run ─▶ PeersFile ──────────┘        ▲
+//!  peers.json of the last run ─▶ PeersFile ──────────┤        ▲
+//!  routing.table, the same ────▶ TableFile ──────────┘        │
 //!                                                             └─ outcomes, size of the mesh
 //! ```
 //!
@@ -13,7 +14,9 @@
 mod peers;
 mod plan;
 mod seeds;
+mod table;
 
 pub use peers::{KnownPeer, PEERS_MAX, PeersFile};
 pub use plan::{BootstrapPlan, BootstrapTarget, Mood, PlanConfig};
 pub use seeds::{SEEDS_MAX, Seed, SeedEntry, SeedError, SeedList, SeedOrigin};
+pub use table::{SavedTable, TableFile};

@@ -145,8 +145,9 @@ fn newest(mut peers: Vec<KnownPeer>) -> Vec<KnownPeer> {
 }
 
 /// Written beside, synced, renamed over, and the directory synced, so that the rename itself is durable.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("json.new");
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
