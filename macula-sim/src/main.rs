@@ -1,6 +1,7 @@
 //! The simulator's command line; `cargo xtask sim` calls it.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,10 +30,19 @@ struct Arguments {
     /// Encode and decode every message on its way (slower, and takes more memory)
     #[arg(long)]
     codec: bool,
+    /// Measure a curve instead, and write it as NAME.csv and NAME.svg: dht-cost (up to so many nodes), dht-liars
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["scenario", "seeds", "minutes"])]
+    curve: Option<String>,
+    /// The directory that a curve is written to
+    #[arg(long, value_name = "DIR", default_value = ".", requires = "curve")]
+    into: PathBuf,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(name) = &arguments.curve {
+        return curve(name, &arguments);
+    }
     let chosen = arguments.scenario.map_or(scenario::ALL.to_vec(), |scenario| vec![scenario]);
     let seeds = arguments.seeds.unwrap_or(arguments.seed..arguments.seed + 1);
     let span = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.clamp(0.0, 1e6) * 60.0));
@@ -56,6 +66,27 @@ fn main() -> ExitCode {
     println!("sim: {} of {runs} runs broke a rule; they do it again with", broken.len());
     broken.iter().for_each(|command| println!("  {command}"));
     ExitCode::FAILURE
+}
+
+fn curve(name: &str, arguments: &Arguments) -> ExitCode {
+    let Arguments { nodes, seed, codec, into, .. } = arguments;
+    let setting = Setting { nodes: *nodes, seed: *seed, span: None, through_codec: *codec };
+    let Some(curve) = scenario::curve(name, setting) else {
+        eprintln!("error: there is no curve `{name}`");
+        return ExitCode::FAILURE;
+    };
+    print!("{}", curve.to_csv());
+    let written = std::fs::create_dir_all(into).and_then(|()| {
+        std::fs::write(into.join(format!("{name}.csv")), curve.to_csv())?;
+        std::fs::write(into.join(format!("{name}.svg")), curve.to_svg())
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("error: the curve cannot be written to {}: {cause}", into.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn named(name: &str) -> Result<Scenario, String> {

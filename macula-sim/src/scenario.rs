@@ -1,6 +1,7 @@
 //! What is done to a mesh, one file a scenario.
 
 mod crash;
+mod dht;
 mod join;
 mod leave;
 mod lookup;
@@ -10,6 +11,7 @@ mod outcome;
 mod partition;
 mod restart;
 
+pub use dht::Curve;
 pub use outcome::{Outcome, Row};
 
 use std::time::Duration;
@@ -45,7 +47,7 @@ impl Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 7] = [
+pub const ALL: [Scenario; 12] = [
     Scenario {
         name: "join",
         about: "all nodes start through three seeds and find each other",
@@ -69,7 +71,33 @@ pub const ALL: [Scenario; 7] = [
         about: "directories with cold tables joined through one seed announce and find",
         act: lookup::run,
     },
+    Scenario {
+        name: "dht-massacre",
+        about: "three in ten directories die at once; records are found again",
+        act: dht::massacre::run,
+    },
+    Scenario {
+        name: "dht-churn",
+        about: "each minute one in twenty directories dies and as many join",
+        act: dht::churn::run,
+    },
+    Scenario {
+        name: "dht-slow",
+        about: "one directory in ten is slow and one dead; against plain Kademlia",
+        act: dht::slow::run,
+    },
+    Scenario { name: "dht-liars", about: "one directory in five lies", act: dht::liars::run },
+    Scenario {
+        name: "dht-cost",
+        about: "what a look-up costs in meshes of growing size",
+        act: dht::cost::run,
+    },
 ];
+
+/// Measures the curve of that name, `None` if there is none; `nodes` is the size of the mesh, or of the largest.
+pub fn curve(name: &str, setting: Setting) -> Option<Curve> {
+    dht::CURVES.into_iter().find(|(known, _)| *known == name).map(|(_, draw)| draw(setting))
+}
 
 /// The scenario of that name.
 pub fn named(name: &str) -> Option<Scenario> {

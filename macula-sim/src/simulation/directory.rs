@@ -109,7 +109,10 @@ impl Simulation {
                 match self.index.get(&to.id).copied() {
                     Some(to) => self.connect(node, to, Errand::Ask(id, Box::new(parcel))),
                     // Nobody answers at a made-up address.
-                    None => self.figures.dials += 1,
+                    None => {
+                        self.figures.requests += 1;
+                        self.figures.dials += 1;
+                    }
                 }
             }
             Effect::Reply { to, response } => self.reply(node, to, response),
@@ -217,7 +220,9 @@ impl Simulation {
     /// As many as an answer holds: one half made up and closer to the key than anybody is, the other half liars.
     fn false_contacts(&mut self, key: &Key) -> Vec<Contact> {
         let count = self.options.kademlia.k;
-        let liars = self.options.directory_faults.liars.iter().map(|liar| &self.nodes[liar.place()]);
+        // Some may not have been added yet.
+        let liars = self.options.directory_faults.liars.iter();
+        let liars = liars.filter_map(|liar| self.nodes.get(liar.place()));
         let mut closest: Vec<_> =
             liars.map(|liar| (key.distance(&liar.id().into()), &liar.contact)).collect();
         closest.sort_unstable_by_key(|(distance, _)| *distance);
