@@ -121,6 +121,15 @@ impl Machine {
             return;
         }
         self.contested = Some(now);
+        if let Some(presence) = statement.presence()
+            && presence.contact.addrs != self.presence.contact.addrs
+        {
+            let addrs = &presence.contact.addrs;
+            tracing::warn!(
+                ?addrs,
+                "another process uses this node's key: only one of them is seen by the others"
+            );
+        }
         self.raise(now, statement.incarnation());
     }
 

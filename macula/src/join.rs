@@ -221,20 +221,27 @@ impl<T: Transport> Presence<T> {
     }
 
     async fn rejoin(&self, target: &BootstrapTarget) -> Result<(), JoinError> {
+        let before = self.others();
+        let joined = self.rejoin_through(target).await;
+        let now = self.others();
+        // Looking for lost members where they may be again is nothing to talk about until they are.
+        if joined.is_ok() && now > before {
+            tracing::info!(through = %target, members = now + 1, "joined");
+        }
+        joined
+    }
+
+    async fn rejoin_through(&self, target: &BootstrapTarget) -> Result<(), JoinError> {
         match target {
             BootstrapTarget::Seed(seed) => {
                 let timeout = JoinError::Timeout { addr: seed.to_string(), waited: JOIN_PATIENCE };
                 let joined = tokio::time::timeout(JOIN_PATIENCE, self.through(seed)).await;
-                joined.unwrap_or(Err(timeout)).map(|joined| {
-                    tracing::info!(%seed, members = joined.members, took = ?joined.took, "joined through a seed");
-                })
+                joined.unwrap_or(Err(timeout)).map(drop)
             }
             BootstrapTarget::Peer(id) => {
                 let addr = id.short();
                 match self.core.transport.connect(Target::Id(*id)).await {
-                    Ok(peer) => self.sync(&addr, peer.id).await.map(|members| {
-                        tracing::info!(peer = %id, members, "joined through a peer of the last run");
-                    }),
+                    Ok(peer) => self.sync(&addr, peer.id).await.map(drop),
                     Err(cause) => Err(JoinError::Connect { addr, cause }),
                 }
             }

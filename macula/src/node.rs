@@ -226,7 +226,8 @@ impl Node {
         Ok(())
     }
 
-    /// Says goodbye to the mesh and goes on alone: others neither call it nor publish to it any more. Seeds are not tried again until the next [`join`](Self::join).
+    /// Says goodbye to the mesh and goes on alone: others neither call it nor publish to it any more. Seeds are not tried
+    /// again until the next [`join`](Self::join).
     ///
     /// # Errors
     /// [`Error::Closed`] if the node is shut down.

@@ -12,6 +12,7 @@
 //! notice nothing by themselves.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use macula_proto::{NodeId, Timestamp};
@@ -64,6 +65,15 @@ pub enum BootstrapTarget {
     Seed(Seed),
     /// A peer of the last run; its addresses are in the address book.
     Peer(NodeId),
+}
+
+impl fmt::Display for BootstrapTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seed(seed) => write!(f, "seed {seed}"),
+            Self::Peer(id) => write!(f, "{}, a peer of the last run", id.short()),
+        }
+    }
 }
 
 /// How the mesh looks from here.
