@@ -111,6 +111,8 @@ pub use store::{Page, Put, Refusal, Store};
 pub use table::{BucketSnapshot, Heard, Known, Table, TableSnapshot};
 
 #[cfg(test)]
+mod attack_test;
+#[cfg(test)]
 mod mesh_test;
 #[cfg(test)]
 mod node_test;
