@@ -202,8 +202,8 @@ pub struct Registration {
 pub struct ConfigEntry {
     /// Key, as in `membership.protocol_period`.
     pub key: String,
-    /// Value in force.
-    pub value: String,
+    /// Value in force: a string, a number or a list of strings; `null` if nobody set it and it has no default.
+    pub value: Value,
     /// Where it was set.
     pub source: String,
     /// Whether it can be changed while the node runs.
@@ -274,8 +274,13 @@ impl Payload {
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => Self { encoding: Encoding::Text, payload: text.into() },
-            Err(_) => Self { encoding: Encoding::Base64, payload: BASE64.encode(bytes).into() },
+            Err(_) => Self::exact(bytes),
         }
+    }
+
+    /// Shows bytes as base64, whatever they are: nothing about them is lost.
+    pub fn exact(bytes: &[u8]) -> Self {
+        Self { encoding: Encoding::Base64, payload: BASE64.encode(bytes).into() }
     }
 
     /// What a user typed: JSON if it is JSON, else text.
@@ -330,8 +335,12 @@ pub struct Published {
     pub peers: usize,
     /// Subscriptions in this node that got it.
     pub local: usize,
-    /// Remote nodes that should have got it and did not.
+    /// Copies dropped because the queue of a remote node, or of a subscription in this node, was full.
     pub dropped: usize,
+    /// Remote nodes to which there was no connection in time.
+    pub failed: usize,
+    /// Remote nodes that got nothing because the directory counted them without naming them: at most so many.
+    pub unnamed: usize,
 }
 
 /// One line of `GET /v1/subscribe`. The first line has no message: it says that the subscription stands.
@@ -390,6 +399,9 @@ pub struct Call {
     /// Whether the call may be tried again elsewhere although it may have run.
     #[serde(default)]
     pub idempotent: bool,
+    /// Whether the result is wanted in base64, byte for byte, whatever it is.
+    #[serde(default)]
+    pub exact: bool,
 }
 
 /// Answer to `POST /v1/call`.
@@ -470,8 +482,10 @@ pub enum ErrorCode {
     Invalid,
     /// No such thing: procedure, key, subscription.
     NotFound,
-    /// Nobody could be reached.
+    /// The node itself is up, and someone else in the mesh could not be reached.
     Unreachable,
+    /// The node is shutting down.
+    Closed,
     /// The deadline passed.
     Timeout,
     /// Policy says no.

@@ -4,8 +4,10 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use macula::bootstrap::SeedError;
+use macula::config::Origin;
 use macula::{
     CallError, ConfigError, DirectoryError, Error, JoinError, PublishError, RegisterError, SubscribeError,
+    TransportError,
 };
 
 use crate::api::{ErrorBody, ErrorCode, ErrorInfo};
@@ -27,6 +29,10 @@ impl Failure {
         Self::new(ErrorCode::NotFound, message)
     }
 
+    pub(crate) fn join_to_itself(addr: &str) -> Self {
+        Self::invalid(format!("{addr} is this node itself")).hint(Some(OTHER_NODE_HINT))
+    }
+
     fn hint(mut self, hint: Option<&str>) -> Self {
         self.0.hint = hint.map(str::to_owned);
         self
@@ -42,7 +48,7 @@ impl IntoResponse for Failure {
             ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
             ErrorCode::Forbidden => StatusCode::FORBIDDEN,
             ErrorCode::Handler => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorCode::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Overloaded | ErrorCode::Closed => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Conflict => StatusCode::CONFLICT,
             ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -53,10 +59,15 @@ impl IntoResponse for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, hint) = match &error {
-            Error::Name(_) | Error::Pattern(_) | Error::Realm(_) | Error::Codec(_) => (
+            Error::Name(_) | Error::Pattern(_) => (
                 ErrorCode::Invalid,
                 Some("names look like be.cortexiq.home.kitchen; `*` and `#` stand in patterns"),
             ),
+            Error::Realm(_) => (
+                ErrorCode::Invalid,
+                Some("realms look like be.cortexiq; `macula_ctl status` lists the node's realms"),
+            ),
+            Error::Codec(_) => (ErrorCode::Invalid, None),
             Error::NotInRealm(_) => (ErrorCode::Invalid, Some("`macula_ctl status` lists the node's realms")),
             Error::Join(error) => join(error),
             Error::Publish(error) => publish(error),
@@ -64,10 +75,14 @@ impl From<Error> for Failure {
             Error::Register(error) => register(error),
             Error::Call(error) => call(error),
             Error::Directory(error) => directory(error),
-            Error::Closed => (ErrorCode::Unreachable, Some("the node is shutting down")),
+            Error::Closed => (ErrorCode::Closed, None),
             _ => (ErrorCode::Internal, None),
         };
-        Self::new(code, &error).hint(hint)
+        let mut message = error.to_string();
+        if let Error::Call(lost @ (CallError::Lost { .. } | CallError::Protocol { .. })) = &error {
+            message.push_str(ran(lost.may_have_run()));
+        }
+        Self::new(code, message).hint(hint)
     }
 }
 
@@ -78,7 +93,10 @@ impl From<ConfigError> for Failure {
             ConfigError::Fixed { .. } => ErrorCode::Conflict,
             _ => ErrorCode::Invalid,
         };
-        Self::new(code, &error).hint(Some("`macula_ctl config list` shows every key"))
+        // That the value was meant for a running node is clear to whoever asked it.
+        let message = error.to_string();
+        let message = message.strip_prefix(&format!("{}: ", Origin::Runtime)).unwrap_or(&message);
+        Self::new(code, message).hint(Some("`macula_ctl config list` shows every key"))
     }
 }
 
@@ -92,11 +110,23 @@ impl From<SeedError> for Failure {
 /// What an address looks like.
 const ADDRESS_HINT: &str = "an address looks like 192.168.1.10:4000";
 
+/// When the node itself was named.
+const OTHER_NODE_HINT: &str =
+    "give the address of another node; `macula_ctl nodes` lists those of this machine";
+
+/// What is known of a call whose provider was lost.
+fn ran(maybe: bool) -> &'static str {
+    if maybe { "; the handler may have run" } else { "; the handler did not run" }
+}
+
 type Verdict = (ErrorCode, Option<&'static str>);
 
 fn join(error: &JoinError) -> Verdict {
     match error {
         JoinError::Address { .. } => (ErrorCode::Invalid, Some(ADDRESS_HINT)),
+        JoinError::Connect { cause: TransportError::Myself, .. } => {
+            (ErrorCode::Invalid, Some(OTHER_NODE_HINT))
+        }
         _ => (
             ErrorCode::Unreachable,
             Some("check that a node runs there, that UDP reaches it, and that both are in a common realm"),
@@ -118,7 +148,7 @@ fn directory(error: &DirectoryError) -> Verdict {
 fn publish(error: &PublishError) -> Verdict {
     match error {
         PublishError::Forbidden(_) => (ErrorCode::Forbidden, None),
-        PublishError::Closed => (ErrorCode::Unreachable, None),
+        PublishError::Closed => (ErrorCode::Closed, None),
         PublishError::Payload(_) | PublishError::NotInRealm(_) => (ErrorCode::Invalid, None),
         PublishError::Unresolved { .. } => {
             (ErrorCode::Timeout, Some("part of the directory does not answer; try again"))
@@ -130,7 +160,7 @@ fn publish(error: &PublishError) -> Verdict {
 fn subscribe(error: &SubscribeError) -> Verdict {
     match error {
         SubscribeError::Forbidden(_) => (ErrorCode::Forbidden, None),
-        SubscribeError::Closed => (ErrorCode::Unreachable, None),
+        SubscribeError::Closed => (ErrorCode::Closed, None),
         SubscribeError::NotInRealm(_) => (ErrorCode::Invalid, None),
         SubscribeError::Directory(error) => directory(error),
         SubscribeError::Full(_) => (ErrorCode::Overloaded, None),
@@ -165,9 +195,11 @@ fn call(error: &CallError) -> Verdict {
             (ErrorCode::Timeout, Some("--timeout gives it longer"))
         }
         CallError::Overloaded { .. } => (ErrorCode::Overloaded, Some("try again a little later")),
-        CallError::NoProviderReachable { .. } | CallError::Lost { .. } | CallError::Protocol { .. } => {
-            (ErrorCode::Unreachable, None)
-        }
+        CallError::NoProviderReachable { .. } => (ErrorCode::Unreachable, None),
+        CallError::Lost { .. } | CallError::Protocol { .. } => (
+            ErrorCode::Unreachable,
+            Some("--idempotent lets a call that may run twice be tried again elsewhere"),
+        ),
         CallError::Directory { cause, .. } => directory(cause),
         _ => (ErrorCode::Internal, None),
     }

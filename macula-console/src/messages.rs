@@ -37,7 +37,9 @@ pub(crate) async fn publish(
     Ok(Json(api::Published {
         peers: published.peers,
         local: published.local,
-        dropped: published.dropped + published.failed,
+        dropped: published.dropped,
+        failed: published.failed,
+        unnamed: published.unnamed,
     }))
 }
 
@@ -110,7 +112,10 @@ pub(crate) async fn call(
     let started = Instant::now();
     let reply = node.call_with(call).await?;
     Ok(Json(api::CallResult {
-        payload: api::Payload::show(&reply.payload, &reply.content_type),
+        payload: match request.exact {
+            true => api::Payload::exact(&reply.payload),
+            false => api::Payload::show(&reply.payload, &reply.content_type),
+        },
         took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     }))
 }

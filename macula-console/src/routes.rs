@@ -9,7 +9,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use macula::config::Change;
+use macula::config::{self, Change};
 use macula::{Health, Key, Node, StepOutcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -243,12 +243,23 @@ async fn registrations(State(node): State<Node>) -> Json<Vec<api::Registration>>
     Json(node.registrations().into_iter().map(row).collect())
 }
 
-fn entry(entry: macula::config::Entry) -> api::ConfigEntry {
+fn entry(entry: config::Entry) -> api::ConfigEntry {
     api::ConfigEntry {
         key: entry.key.name.to_owned(),
-        value: entry.value.to_string(),
+        value: json_value(entry.value),
         source: entry.origin.to_string(),
         runtime: entry.key.change == Change::Live,
+    }
+}
+
+/// As JSON has it; a duration as it is written, with its unit.
+fn json_value(value: config::Value) -> Value {
+    match value {
+        config::Value::Text(text) => text.into(),
+        config::Value::Count(count) => count.into(),
+        config::Value::List(items) => items.into(),
+        config::Value::Duration(_) => value.to_string().trim_matches('"').into(),
+        _ => Value::Null,
     }
 }
 
@@ -315,6 +326,10 @@ async fn join(
     Json(body): Json<api::Address>,
 ) -> Result<Json<api::Joined>, Failure> {
     let joined = node.join(&body.addr).await?;
+    // Among seeds that all nodes share, a node's own address does no harm; here somebody meant another node.
+    if joined.seed == node.node_id() {
+        return Err(Failure::join_to_itself(&body.addr));
+    }
     Ok(Json(api::Joined {
         seed: joined.seed.to_string(),
         members: joined.members,

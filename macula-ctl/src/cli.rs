@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use macula::config::{Kind, Raw, Value};
 
 /// What stands at the end of `--help`.
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  done                              5  deadline passed
-  1  anything not listed here          6  forbidden by policy
-  2  the command line is wrong         7  the procedure's handler failed
-  3  no node to talk to                8  someone has no capacity now
-  4  no such procedure, key or thing   9  exists already, or is in use
+  0  done                              6  forbidden by policy
+  1  anything not listed here          7  the procedure's handler failed
+  2  a command line, value or          8  someone has no capacity now
+     configuration is wrong            9  exists already, or is in use
+  3  no node to talk to               10  the node is there, but a provider or
+  4  no such procedure, key or thing      other node could not be reached, or
+  5  deadline passed                      was lost during the call
+
+In tables and plain text, control characters of messages, results and errors are shown escaped; -o json and
+-o ndjson carry every text whole, and `call --raw` writes a result byte for byte.
 
 Data goes to stdout, everything else to stderr. NO_COLOR is honoured.";
 
@@ -211,12 +217,15 @@ pub(crate) struct Call {
     /// Realm; the node's first one if not given
     #[arg(long)]
     pub(crate) realm: Option<String>,
-    /// How long to wait, as in 500ms, 5s, 1m
+    /// How long to wait, as in 500ms, 5s, 1m, 1h; a bare number is seconds
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
     /// The call may be tried again elsewhere even if it may have run
     #[arg(long)]
     pub(crate) idempotent: bool,
+    /// Write the result to stdout byte for byte, with nothing added
+    #[arg(long)]
+    pub(crate) raw: bool,
 }
 
 #[derive(Debug, Args)]
@@ -295,19 +304,17 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.into(), value.into()))
 }
 
-/// Reads `500ms`, `5s`, `2m`; a bare number is seconds.
+/// What a time on the command line may be.
+const TIME: Kind = Kind::Duration { min: Duration::from_millis(1), max: Duration::from_secs(24 * 60 * 60) };
+
+/// Reads `500ms`, `5s`, `2m` as the configuration does; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| format!("`{text}` is no duration: write 500ms, 5s or 1m"))?;
-    let millis = match unit {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" => 60_000,
-        other => return Err(format!("`{other}` is no unit: write ms, s or m")),
-    };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let with_unit = if is_number { format!("{text}s") } else { text.to_owned() };
+    match TIME.read(&Raw::Text(with_unit))? {
+        Value::Duration(duration) => Ok(duration),
+        other => Err(format!("{other} is no time")),
+    }
 }
 
 #[cfg(test)]
@@ -326,8 +333,13 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3_600)));
+        assert!(duration("0s").is_err());
+        assert!(duration("0").is_err());
+        assert!(duration("").is_err());
         assert!(duration("fast").is_err());
-        assert!(duration("5h").is_err());
+        assert!(duration("5 weeks").is_err());
+        assert!(duration("25h").is_err());
         assert!(duration("99999999999999999999s").is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -19,6 +20,15 @@ use crate::error::CliError;
 
 /// Longest answer, or line of a streamed answer, that is accepted.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A node that has not begun to answer for so long is asked whether it still runs, again and again.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// A node that runs says so within this time, whatever else it is busy with.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+
+/// A page that costs the node nothing.
+const CHEAP: &str = "/v1/config/node.name";
 
 /// A node's admin API.
 #[derive(Clone, Debug)]
@@ -76,7 +86,31 @@ impl Client {
             .map_err(|error| CliError::Broken(format!("the node's answer is not understood: {error}")))
     }
 
+    /// Sends a request and waits for the head of the answer: for as long as it takes, as long as the node lives.
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, CliError> {
+        let answer = self.exchange(method, path, body);
+        tokio::pin!(answer);
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = tokio::time::sleep(DOUBT) => {}
+            }
+            let sign = self.exchange(Method::GET, CHEAP, Bytes::new());
+            tokio::select! {
+                answer = &mut answer => return answer,
+                sign = tokio::time::timeout(SIGN_OF_LIFE, sign) => {
+                    sign.map_err(|_| self.silent())?.map(drop)?;
+                }
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, CliError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.no_node(&error))?;
         let broken = |error: hyper::Error| CliError::Broken(error.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -106,6 +140,22 @@ impl Client {
             |body| body.error,
         );
         Err(CliError::Node(info))
+    }
+
+    fn silent(&self) -> CliError {
+        let socket = self.socket.display();
+        CliError::NoNode {
+            message: format!("the node behind {socket} does not answer: its process hangs, or is stopped"),
+            hint: "`macula_ctl nodes` shows its process id; `kill -CONT PID` wakes a stopped one, \
+                   `kill -KILL PID` ends it"
+                .into(),
+        }
+    }
+
+    /// The process that listens at the socket, whether or not it answers; `None` if there is none.
+    pub(crate) async fn listener(&self) -> Option<u32> {
+        let stream = UnixStream::connect(&self.socket).await.ok()?;
+        u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
     }
 
     fn no_node(&self, error: &io::Error) -> CliError {

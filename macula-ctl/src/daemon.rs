@@ -75,7 +75,17 @@ pub(crate) fn told_to_stop() -> impl Future<Output = Result<(), CliError>> {
 fn failed(error: &AdminError) -> CliError {
     CliError::Start {
         message: format!("the admin socket could not be opened: {error}"),
-        hint: Some("another node may run under this name: `macula_ctl nodes`".into()),
-        in_use: true,
+        hint: Some(match error {
+            AdminError::InUse(_) => {
+                "another node runs under this name: `macula_ctl nodes` lists them, --name takes another"
+                    .into()
+            }
+            AdminError::Io { cause, .. } => format!(
+                "{}; the socket is in $XDG_RUNTIME_DIR/macula, or where `admin.socket` says",
+                output::advice(cause)
+            ),
+            _ => "the configuration key `admin.socket` moves it".into(),
+        }),
+        in_use: matches!(error, AdminError::InUse(_)),
     }
 }

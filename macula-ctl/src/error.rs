@@ -61,7 +61,8 @@ impl CliError {
             Self::NoNode { .. } => 3,
             Self::Node(info) => match info.code {
                 ErrorCode::Invalid => 2,
-                ErrorCode::Unreachable => 3,
+                ErrorCode::Closed => 3,
+                ErrorCode::Unreachable => 10,
                 ErrorCode::NotFound => 4,
                 ErrorCode::Timeout => 5,
                 ErrorCode::Forbidden => 6,

@@ -56,7 +56,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Start(args) => start::start(args, cli.global.output).await,
         Command::Dev(args) => dev::dev(args, cli.global.output).await,
         Command::Nodes => inspect::nodes(cli.global.output).await,
-        Command::Context(command) => manage::context(&command),
+        Command::Context(command) => manage::context(cli.global.output, &command).await,
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
         command => on_node(command, &cli.global).await,
@@ -91,7 +91,7 @@ async fn on_node(command: Command, global: &Global) -> Result<(), CliError> {
         Command::Config(command) => manage::config(client, format, &command).await,
         Command::Seeds(command) => manage::seeds(client, format, &command).await,
         Command::Log(args) => manage::log(client, &args.level).await,
-        Command::Metrics => inspect::metrics(client).await,
+        Command::Metrics => inspect::metrics(client, format).await,
         Command::Start(_)
         | Command::Dev(_)
         | Command::Nodes

@@ -1,5 +1,6 @@
 //! Data on stdout: tables for people, JSON for programs.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -33,7 +34,7 @@ pub(crate) fn one(
     table: impl FnOnce() -> String,
 ) -> Result<(), CliError> {
     match format {
-        Format::Table => print(&table()),
+        Format::Table => print(&harmless(&table())),
         Format::Json => print(&pretty(value)),
         Format::Ndjson => line(value),
     }
@@ -53,10 +54,63 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Writes bytes as they are, with nothing added.
+pub(crate) fn write(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        outcome => outcome.map_err(CliError::io("stdout")),
+    }
+}
+
 /// Says something to the person at the terminal.
 pub(crate) fn say(text: &str) {
     // Nothing useful can be done when stderr is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", harmless(text));
+}
+
+/// Text that does nothing to a terminal but stand there: what others wrote may hold escape sequences, or characters
+/// that turn the direction of what follows. Both are shown as Rust escapes them; line ends and tabs stay.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_harmful) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_harmful(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
+}
+
+/// The same, on one line.
+pub(crate) fn one_line(text: &str) -> String {
+    harmless(text).replace('\n', "\\n")
+}
+
+fn is_harmful(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || (c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
+/// What to do about a failure of the system.
+pub(crate) fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "this user may not write there: take another place, or change its owner"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on that disk, or take another"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "take a place that can be written to",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file stands where a directory is wanted: take another place, or move the file away"
+        }
+        _ => "take another place",
+    }
 }
 
 /// Two columns: what, and how it is.
@@ -70,7 +124,7 @@ fn table<R: Row>(rows: &[R]) -> String {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(R::COLUMNS.iter().map(|column| column.to_uppercase()));
     rows.iter().for_each(|row| {
-        table.add_row(row.cells());
+        table.add_row(row.cells().iter().map(|cell| harmless(cell)));
     });
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
@@ -112,6 +166,14 @@ mod tests {
         assert_eq!(micros(999), "999 µs");
         assert_eq!(micros(1_500), "1.5 ms");
         assert_eq!(micros(2_000_000), "2.0 s");
+    }
+
+    #[test]
+    fn what_others_wrote_does_nothing_to_a_terminal() {
+        assert_eq!(harmless("a\tb\nc é 🏠"), "a\tb\nc é 🏠");
+        assert_eq!(harmless("\u{1b}[2J\r\u{7}\u{9b}"), "\\u{1b}[2J\\r\\u{7}\\u{9b}");
+        assert_eq!(harmless("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+        assert_eq!(one_line("a\nb"), "a\\nb");
     }
 
     #[test]

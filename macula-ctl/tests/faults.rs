@@ -114,7 +114,7 @@ fn a_publisher_goes_on_while_its_subscribers_node_dies_and_returns() {
     user.until("nothing is sent to the dead", || {
         let (n, sent) = publish(&user);
         assert_eq!(at_b.json()["payload"], n);
-        sent["peers"] == 1 && sent["dropped"] == 0
+        sent["peers"] == 1 && sent["dropped"] == 0 && sent["failed"] == 0
     });
     user.wait_for(&["--node", "a", "peers"], "the connection is closed", |peers| {
         peers.as_array().unwrap().len() == 1

@@ -100,7 +100,7 @@ pub use macula_rpc::{
     Call, CallError, CallRequest, Handler, HandlerError, RegisterError, RegisterOptions, Registration,
     RegistrationInfo, Reply, ResultStream, Strategy,
 };
-pub use macula_transport::{PeerInfo, TransportError};
+pub use macula_transport::{BindError, PeerInfo, TransportError};
 pub use message::{Decode, Publish, reply};
 pub use node::{Health, Node};
 pub use payload::{CodecError, FromPayload, IntoPayload, Json, MsgPack, Protobuf};

@@ -38,7 +38,8 @@ pub(crate) async fn dev(args: Dev, format: Format) -> Result<(), CliError> {
 fn row(node: &Node) -> super::inspect::RunningNode {
     super::inspect::RunningNode {
         name: node.name(),
-        id: node.node_id().to_string(),
+        state: "running",
+        id: Some(node.node_id().to_string()),
         listen: node.listen_addrs().iter().map(ToString::to_string).collect(),
         pid: std::process::id(),
         socket: node.admin_socket().display().to_string(),

@@ -5,11 +5,12 @@ use macula_console::api::{
     Task,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::messages::query;
 use crate::cli::{self, Format};
 use crate::client::Client;
-use crate::context;
+use crate::context::{self, Running};
 use crate::error::CliError;
 use crate::output::{self, Row, micros, span};
 
@@ -33,7 +34,13 @@ where
     output::rows(format, &rows)
 }
 
-pub(crate) async fn metrics(client: &Client) -> Result<(), CliError> {
+pub(crate) async fn metrics(client: &Client, format: Format) -> Result<(), CliError> {
+    if format != Format::Table {
+        return Err(CliError::Usage {
+            message: "metrics are printed in the OpenMetrics text format alone".into(),
+            hint: "leave out -o; `macula_ctl status -o json` has the main numbers".into(),
+        });
+    }
     let text = client.text("/metrics").await?;
     output::print(text.trim_end())
 }
@@ -66,23 +73,25 @@ pub(crate) async fn lookup(client: &Client, format: Format, args: &cli::Lookup) 
 #[derive(Debug, Serialize)]
 pub(crate) struct RunningNode {
     pub(super) name: String,
-    pub(super) id: String,
+    /// `running`, or `not answering`.
+    pub(super) state: &'static str,
+    /// `None` if the node does not say.
+    pub(super) id: Option<String>,
     pub(super) listen: Vec<String>,
     pub(super) pid: u32,
     pub(super) socket: String,
 }
 
 pub(crate) async fn nodes(format: Format) -> Result<(), CliError> {
-    let mut rows = Vec::new();
-    for (client, status) in context::running().await? {
-        rows.push(RunningNode {
-            name: status.name,
-            id: status.id,
-            listen: status.listen,
-            pid: status.pid,
-            socket: client.socket().display().to_string(),
-        });
-    }
+    let row = |node: Running| RunningNode {
+        name: node.name(),
+        state: if node.status.is_some() { "running" } else { "not answering" },
+        pid: node.pid,
+        socket: node.client.socket().display().to_string(),
+        id: node.status.as_ref().map(|status| status.id.clone()),
+        listen: node.status.map(|status| status.listen).unwrap_or_default(),
+    };
+    let rows: Vec<_> = context::running().await?.into_iter().map(row).collect();
     if rows.is_empty() && format == Format::Table {
         output::say("no node is running; `macula_ctl start` starts one");
         return Ok(());
@@ -125,6 +134,15 @@ fn lookup_summary(lookup: &Lookup) -> String {
         micros(lookup.took_us),
         lookup.rounds.len(),
     )
+}
+
+/// A configuration value as it stands in a file; an unset one is empty.
+pub(super) fn written(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Array(items) => format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
 }
 
 pub(crate) fn short(id: &str) -> String {
@@ -216,7 +234,7 @@ impl Row for ConfigEntry {
 
     fn cells(&self) -> Vec<String> {
         let runtime = if self.runtime { "yes" } else { "restart" };
-        vec![self.key.clone(), self.value.clone(), self.source.clone(), runtime.into()]
+        vec![self.key.clone(), written(&self.value), self.source.clone(), runtime.into()]
     }
 }
 
@@ -249,12 +267,13 @@ impl Row for LookupRecord {
 }
 
 impl Row for RunningNode {
-    const COLUMNS: &'static [&'static str] = &["name", "id", "listens on", "pid", "socket"];
+    const COLUMNS: &'static [&'static str] = &["name", "state", "id", "listens on", "pid", "socket"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            short(&self.id),
+            self.state.into(),
+            self.id.as_deref().map_or_else(|| "-".into(), short),
             self.listen.join(", "),
             self.pid.to_string(),
             self.socket.clone(),

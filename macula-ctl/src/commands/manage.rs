@@ -2,7 +2,7 @@
 
 use hyper::Method;
 use macula_console::api::{Address, ConfigEntry, Joined, SetValue};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::messages::query;
 use crate::cli::{ConfigCommand, ContextCommand, Format, SeedsCommand};
@@ -44,13 +44,13 @@ pub(crate) async fn config(client: &Client, format: Format, command: &ConfigComm
         ConfigCommand::List => super::inspect::list::<ConfigEntry>(client, format, "/v1/config").await,
         ConfigCommand::Get { key } => {
             let entry: ConfigEntry = client.get(&format!("/v1/config/{}", query(key))).await?;
-            output::one(format, &entry, || entry.value.clone())
+            output::one(format, &entry, || super::inspect::written(&entry.value))
         }
         ConfigCommand::Set { key, value } => {
             let body = SetValue { value: value.clone() };
             let entry: ConfigEntry =
                 client.send(Method::PUT, &format!("/v1/config/{}", query(key)), &body).await?;
-            output::say(&format!("{} = {}", entry.key, entry.value));
+            output::say(&format!("{} = {}", entry.key, super::inspect::written(&entry.value)));
             Ok(())
         }
     }
@@ -72,12 +72,13 @@ impl Row for Seed {
 }
 
 pub(crate) async fn seeds(client: &Client, format: Format, command: &SeedsCommand) -> Result<(), CliError> {
-    let (method, addr) = match command {
+    let (method, addr, done) = match command {
         SeedsCommand::List => return super::inspect::list::<Seed>(client, format, "/v1/seeds").await,
-        SeedsCommand::Add { addr } => (Method::POST, addr),
-        SeedsCommand::Remove { addr } => (Method::DELETE, addr),
+        SeedsCommand::Add { addr } => (Method::POST, addr, "is a seed now"),
+        SeedsCommand::Remove { addr } => (Method::DELETE, addr, "is no seed any more"),
     };
     let _: Value = client.send(method, "/v1/seeds", &Address { addr: addr.clone() }).await?;
+    output::say(&format!("{addr} {done}"));
     Ok(())
 }
 
@@ -87,16 +88,32 @@ pub(crate) async fn log(client: &Client, level: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(crate) fn context(command: &ContextCommand) -> Result<(), CliError> {
+pub(crate) async fn context(format: Format, command: &ContextCommand) -> Result<(), CliError> {
     match command {
-        ContextCommand::Show => match context::saved()? {
-            Some(node) => output::print(&node),
-            None => {
-                output::say("no node is saved; commands talk to `default`");
-                Ok(())
+        ContextCommand::Show => {
+            let saved = context::saved()?;
+            if saved.is_none() && format == Format::Table {
+                let name = context::DEFAULT_NAME;
+                output::say(&format!("no node is saved; commands talk to `{name}`"));
+                return Ok(());
             }
-        },
-        ContextCommand::Set { node } => context::save(node),
-        ContextCommand::Clear => context::clear(),
+            let node = saved.as_deref().unwrap_or(context::DEFAULT_NAME);
+            let shown = json!({ "node": node, "source": if saved.is_some() { "saved" } else { "default" } });
+            output::one(format, &shown, || node.to_owned())
+        }
+        ContextCommand::Set { node } => {
+            context::save(node)?;
+            output::say(&format!("commands talk to `{node}` now"));
+            match context::socket(Some(node)).await {
+                Err(CliError::NoNode { message, .. }) => output::say(&format!("note: {message}")),
+                other => drop(other?),
+            }
+            Ok(())
+        }
+        ContextCommand::Clear => {
+            context::clear()?;
+            output::say(&format!("commands talk to `{}` now", context::DEFAULT_NAME));
+            Ok(())
+        }
     }
 }

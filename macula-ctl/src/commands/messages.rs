@@ -25,10 +25,16 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
     if format != Format::Table {
         return output::one(format, &published, String::new);
     }
-    let Published { peers, local, dropped } = published;
+    let Published { peers, local, dropped, failed, unnamed } = published;
     output::say(&format!("reached {peers} remote nodes and {local} local subscriptions"));
-    if dropped > 0 {
-        output::say(&format!("{dropped} nodes could not be reached in time and did not get it"));
+    for (count, what) in [
+        (dropped, "copies were dropped: the queues that they were for are full"),
+        (failed, "remote nodes could not be connected to in time and did not get it"),
+        (unnamed, "remote nodes at most did not get it: the directory counts them and does not name them"),
+    ] {
+        if count > 0 {
+            output::say(&format!("{count} {what}"));
+        }
     }
     Ok(())
 }
@@ -58,7 +64,8 @@ pub(crate) async fn subscribe(
             Some(SubscribeEvent::Message(message)) => {
                 match format {
                     Format::Table => {
-                        output::print(&format!("{}  {}", message.topic, shown(&message.payload)))?;
+                        let text = output::one_line(&shown(&message.payload));
+                        output::print(&format!("{}  {text}", message.topic))?;
                     }
                     Format::Json | Format::Ndjson => output::line(&message)?,
                 }
@@ -76,10 +83,21 @@ pub(crate) async fn call(client: &Client, format: Format, args: &cli::Call) -> R
         payload: input(&args.arguments)?,
         timeout_ms: args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         idempotent: args.idempotent,
+        exact: args.raw,
     };
+    if args.raw && format != Format::Table {
+        return Err(CliError::Usage {
+            message: "--raw writes bytes, not documents".into(),
+            hint: "leave out -o, or --raw".into(),
+        });
+    }
     let progress = super::progress(&format!("calling {}", args.procedure));
     let result: CallResult = client.send(Method::POST, "/v1/call", &body).await?;
     progress.finish_and_clear();
+    if args.raw {
+        let (bytes, _) = result.payload.to_bytes().map_err(|error| CliError::Broken(error.to_string()))?;
+        return output::write(&bytes);
+    }
     output::one(format, &result, || shown(&result.payload))
 }
 
@@ -100,7 +118,7 @@ fn input(text: &str) -> Result<Payload, CliError> {
     Ok(Payload::from_input(bytes))
 }
 
-/// A payload on one line.
+/// A payload as people read it.
 fn shown(payload: &Payload) -> String {
     match (payload.encoding, payload.payload.as_str()) {
         (Encoding::Json, _) | (_, None) => payload.payload.to_string(),

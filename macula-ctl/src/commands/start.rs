@@ -1,7 +1,8 @@
 //! `start`: one node in the foreground.
 
-use macula::config::RawConfig;
-use macula::{Config, ConfigErrors, Node, StartError};
+use macula::config::{Origin, RawConfig};
+use macula::data_dir::DataDirError;
+use macula::{BindError, Config, ConfigError, ConfigErrors, Node, StartError};
 use serde::Serialize;
 
 use crate::cli::{Format, Start};
@@ -20,14 +21,10 @@ struct Ready {
 }
 
 pub(crate) async fn start(args: Start, output: Format) -> Result<(), CliError> {
-    let config = resolve(&args).map_err(|error| CliError::Start {
-        message: error.to_string(),
-        hint: Some("docs/CONFIGURATION.md lists every key with its range and default".into()),
-        in_use: false,
-    })?;
+    let config = resolve(&args).map_err(|errors| misconfigured(&errors))?;
     let log = logging::init(&config.log.level, config.log.format)?;
     let name = config.node.name.clone();
-    let node = Node::start(config).await.map_err(|error| failed(&error, &name))?;
+    let node = Node::start(config.clone()).await.map_err(|error| failed(&error, &config))?;
     let ready = Ready {
         event: "ready",
         name,
@@ -85,10 +82,57 @@ fn resolve(args: &Start) -> Result<Config, ConfigErrors> {
     builder.build()
 }
 
-fn failed(error: &StartError, name: &str) -> CliError {
-    let in_use = error.is_in_use();
-    let hint = in_use.then(|| {
-        format!("`macula_ctl --node {name} status` shows the running one; `--name` starts another beside it")
-    });
-    CliError::Start { message: format!("the node could not start: {error}"), hint, in_use }
+fn failed(error: &StartError, config: &Config) -> CliError {
+    let hint = match error {
+        StartError::Bind(BindError::InUse(_)) => Some(
+            "another process has this UDP port: `--listen` takes another, and without it the first free one is taken"
+                .into(),
+        ),
+        StartError::NoPort { .. } => Some("`--listen ADDR:0` takes any free port".into()),
+        StartError::DataDir(DataDirError::InUse { .. }) if config.node.data_dir.is_some() => {
+            Some("`macula_ctl nodes` lists what runs; `--data-dir` takes another directory".into())
+        }
+        StartError::DataDir(DataDirError::InUse { .. }) => Some(format!(
+            "`macula_ctl --node {} status` shows the running one; `--name` starts another beside it",
+            config.node.name
+        )),
+        StartError::DataDir(DataDirError::Io { cause, .. }) => {
+            Some(format!("{}; `--data-dir` says where the node keeps its data", output::advice(cause)))
+        }
+        _ => None,
+    };
+    CliError::Start { message: format!("the node could not start: {error}"), hint, in_use: error.is_in_use() }
+}
+
+/// A wrong configuration. What the command line said is called by the name of its option.
+fn misconfigured(errors: &ConfigErrors) -> CliError {
+    let lines: Vec<_> = errors
+        .0
+        .iter()
+        .map(|error| match error {
+            ConfigError::Invalid { key, value, rule, origin: Origin::Program } => {
+                format!("{} {value}: {rule}", option_of(key))
+            }
+            other => other.to_string(),
+        })
+        .collect();
+    CliError::Usage {
+        message: lines.join("\n"),
+        hint: "docs/CONFIGURATION.md lists every key with its range and default".into(),
+    }
+}
+
+/// The option of `start` that sets a key.
+fn option_of(key: &str) -> String {
+    match key {
+        "node.name" => "--name".into(),
+        "node.address" => "--listen".into(),
+        "node.data_dir" => "--data-dir".into(),
+        "node.advertise" => "--advertise".into(),
+        "node.realms" => "--realm".into(),
+        "bootstrap.seeds" => "--join".into(),
+        "log.level" => "--log-level".into(),
+        "log.format" => "--log-format".into(),
+        other => format!("`{other}`"),
+    }
 }

@@ -36,7 +36,10 @@ defaults. All of it is checked before the node starts, and everything that is wr
 
 - Durations are text with a unit (`\"500ms\"`, `\"1s\"`, `\"5m\"`, `\"1h\"`, `\"1d\"`) or whole milliseconds.
 - In an environment variable a list has commas between its items; an empty variable counts as not set.
-- An unknown key is an error.
+- An unknown key is an error, and so is an environment variable that looks like a mistyped one. Other variables
+  that begin with `MACULA_` are ignored, with a warning if they name a section: `MACULA_NODE` is the command line's
+  own, and container platforms set such variables by themselves (`MACULA_NODE_PORT` for a service called
+  `macula-node`).
 - Keys marked as *live* can be changed while the node runs.
 ";
 
