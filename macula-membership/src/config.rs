@@ -20,6 +20,9 @@ pub struct SwimConfig {
     pub suspect_timeout: Duration,
     /// A suspicion that nobody else confirms lasts this many times longer (Lifeguard §IV-B). 1–32, default 6.
     pub suspect_timeout_max_factor: u32,
+    /// Highest score of local health: a node whose own probes fail, or that others suspect, probes up to so many times
+    /// more rarely and waits as much longer for answers (Lifeguard §IV-A). 0 turns that off. 0–32, default 8.
+    pub health_max: u32,
     /// Pseudo-random rings on which each node probes its successor. More rings find failures sooner and keep more
     /// links open (two a ring). 1–8, default 3.
     pub rings: usize,
@@ -33,7 +36,7 @@ pub struct SwimConfig {
     /// ring. 1–16, default 1: it goes to few neighbours, so more is mostly repetition.
     pub retransmit_multiplier: u32,
     /// Pieces of news kept for gossip; when full, the most often sent goes first and anti-entropy has to
-    /// bring it. 16 – 1,000,000, default 8,192.
+    /// bring it. Gossip takes minutes for a thousand, so that more only costs memory. 16 – 1,000,000, default 1,024.
     pub news_max: usize,
     /// Time between two exchanges of member lists in a cell of up to 32; it grows with the binary logarithm of the number
     /// of members. A node that has just started begins with `protocol_period` and doubles it.
@@ -68,12 +71,13 @@ impl Default for SwimConfig {
             indirect_count: 3,
             suspect_timeout: Duration::from_secs(4),
             suspect_timeout_max_factor: 6,
+            health_max: 8,
             rings: 3,
             random_probe_every: 16,
             gossip_interval: Duration::from_millis(200),
             gossip_fanout: 3,
             retransmit_multiplier: 1,
-            news_max: 8_192,
+            news_max: 1_024,
             sync_interval: Duration::from_secs(30),
             syncs_max: 16,
             recontact_interval: Duration::from_secs(30),
@@ -120,6 +124,7 @@ impl SwimConfig {
         span("stream_timeout", self.stream_timeout, ms(100), 5 * minute, "100 ms to 5 min")?;
         count("indirect_count", self.indirect_count, 0, 16, "0 to 16")?;
         count("suspect_timeout_max_factor", self.suspect_timeout_max_factor as usize, 1, 32, "1 to 32")?;
+        count("health_max", self.health_max as usize, 0, 32, "0 to 32")?;
         count("rings", self.rings, 1, RINGS_MAX, "1 to 8")?;
         count("gossip_fanout", self.gossip_fanout, 1, 16, "1 to 16")?;
         count("retransmit_multiplier", self.retransmit_multiplier as usize, 1, 16, "1 to 16")?;

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-/// Highest score.
-const SCORE_MAX: u32 = 8;
-
 /// Local health: 0 is well. Each point makes probes rarer and their timeouts longer by one more measure.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalHealth {
     score: u32,
+    score_max: u32,
 }
 
 impl LocalHealth {
+    /// Well; never worse than `score_max`.
+    pub(crate) const fn new(score_max: u32) -> Self {
+        Self { score: 0, score_max }
+    }
+
     /// Something went as it should.
     pub(crate) fn improve(&mut self) {
         self.score = self.score.saturating_sub(1);
@@ -19,7 +22,7 @@ impl LocalHealth {
 
     /// Something points at this node being slow.
     pub(crate) fn worsen(&mut self, by: u32) {
-        self.score = self.score.saturating_add(by).min(SCORE_MAX);
+        self.score = self.score.saturating_add(by).min(self.score_max);
     }
 
     pub(crate) const fn score(self) -> u32 {

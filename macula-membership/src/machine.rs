@@ -134,7 +134,7 @@ impl Machine {
             overlay: Overlay::new(me, positions(&me), config.rings),
             suspicions: Suspicions::default(),
             news: News::new(config.news_max),
-            health: LocalHealth::default(),
+            health: LocalHealth::new(config.health_max),
             links: BTreeSet::new(),
             dials: BTreeSet::new(),
             probes: BTreeMap::new(),
@@ -174,6 +174,11 @@ impl Machine {
         }
     }
 
+    /// Whether this node said goodbye: it belongs to no mesh.
+    pub fn has_left(&self) -> bool {
+        self.leaving.is_some()
+    }
+
     /// Everybody who counts as there, this node included (unless it left), in no particular order.
     pub fn members(&self) -> impl Iterator<Item = Member> {
         self.roster.iter().filter(|entry| entry.state().is_present()).filter_map(Entry::member)
@@ -204,7 +209,7 @@ impl Machine {
         self.roster.get(id).map(Entry::incarnation)
     }
 
-    /// Lifeguard's score: 0 is well, 8 is worst.
+    /// Lifeguard's score: 0 is well, the configured `health_max` is worst.
     pub fn health_score(&self) -> u32 {
         self.health.score()
     }

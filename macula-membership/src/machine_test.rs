@@ -190,6 +190,57 @@ fn silence_leads_to_helpers_then_suspicion_then_death() {
 }
 
 #[test]
+fn a_silent_neighbour_is_suspected_within_a_period_and_a_half() {
+    let (mut machine, now) = with_peer(&[2, 3]);
+    machine.start_probe(now, id(3), None, &mut Effects::new());
+    let (mut at, mut suspected) = (now, None);
+    while suspected.is_none() && at.since(now) < Duration::from_secs(10) {
+        let out = tick(&mut machine, &mut at);
+        for (to, kind, sequence) in sends(&out) {
+            let answer = if to != id(2) {
+                continue;
+            } else if kind == PacketKind::Ping {
+                PacketKind::Ack
+            } else {
+                PacketKind::Nack
+            };
+            let answer = Packet { kind: answer, sequence, target: None, updates: Vec::new() };
+            machine.on_packet(at, to, &answer, &mut Effects::new());
+        }
+        suspected =
+            events(&out).iter().any(|event| matches!(event, Event::Suspected(_))).then(|| at.since(now));
+    }
+    let config = SwimConfig::default();
+    assert_eq!(suspected, Some(config.probe_timeout.mul_f64(2.5)));
+    assert!(suspected < Some(config.protocol_period.mul_f64(1.5)));
+}
+
+#[test]
+fn an_unanswered_ping_is_repeated_once_before_helpers_are_asked() {
+    let (mut machine, now) = with_peer(&[2, 3]);
+    let mut out = Effects::new();
+    machine.start_probe(now, id(3), None, &mut out);
+    let (mut at, mut steps) = (now, sends(&out));
+    let ping = steps[0];
+    while !steps.iter().any(|(_, kind, _)| *kind == PacketKind::PingReq) {
+        let sent = sends(&tick(&mut machine, &mut at));
+        steps.extend(sent.into_iter().filter(|(_, kind, sequence)| {
+            *kind == PacketKind::PingReq || (*kind == PacketKind::Ping && *sequence == ping.2)
+        }));
+        assert!(at.since(now) <= SwimConfig::default().probe_timeout, "{steps:?}");
+    }
+    assert_eq!(steps, [ping, ping, (id(2), PacketKind::PingReq, ping.2)]);
+}
+
+#[test]
+fn without_lifeguard_local_health_stays_as_it_is() {
+    let mut machine = machine_with(1, SwimConfig { health_max: 0, ..SwimConfig::default() });
+    machine.health.worsen(5);
+    assert_eq!(machine.health_score(), 0);
+    assert_eq!(machine.health.stretch(Duration::from_secs(1)), Duration::from_secs(1));
+}
+
+#[test]
 fn an_ack_of_a_helper_counts_and_a_strangers_does_not() {
     let (mut machine, now) = with_peer(&[2, 3]);
     machine.links.remove(&id(3));
@@ -332,7 +383,7 @@ fn a_goodbye_is_repeated_until_acknowledged() {
 
 #[test]
 fn slowness_here_makes_probes_rarer() {
-    let mut health = LocalHealth::default();
+    let mut health = LocalHealth::new(8);
     health.worsen(2);
     assert_eq!(health.stretch(Duration::from_secs(1)), Duration::from_secs(3));
     health.worsen(100);

@@ -1,12 +1,12 @@
 //! Probes: direct, then through helpers, and being a helper.
 //!
 //! ```text
-//!   not linked           linked                no ack in time             no ack in time
-//!   Dialling ──────────▶ Direct ─────────────▶ Indirect ────────────────▶ suspect
-//!      │   dial failed      │ ack                 │ ack, from the target or a helper
-//!      └────────────────────┼─────▶ Indirect      │
-//!                           ▼                     ▼
-//!                         done                  done
+//!   not linked          linked    half the time     no ack in time          no ack in time
+//!   Dialling ──────────▶ Direct ────────▶ Repeated ──────────▶ Indirect ────────────────▶ suspect
+//!      │   dial failed      │ ack            │ ack                │ ack, from the target or a helper
+//!      └────────────────────┼────────────────┼────▶ Indirect      │
+//!                           ▼                ▼                    ▼
+//!                         done             done                 done
 //! ```
 
 use std::time::Duration;
@@ -23,6 +23,10 @@ use crate::{Incarnation, MemberState, Rumour};
 
 /// Probes under way at once.
 pub(crate) const PROBES_MAX: usize = 16;
+
+/// How long helpers have, in direct timeouts. They say after 0.8 of one that they have no answer either; the rest is for the
+/// way there and back.
+const INDIRECT_TIMEOUTS: f64 = 1.5;
 
 /// Requests of others to probe somebody, under way at once.
 pub(crate) const RELAYS_MAX: usize = 128;
@@ -47,6 +51,8 @@ pub(crate) struct Probe {
 enum Phase {
     Dialling,
     Direct,
+    /// The same ping was sent again: a datagram is easily lost, and that is no reason to trouble others.
+    Repeated,
     Indirect,
 }
 
@@ -104,7 +110,7 @@ impl Machine {
         if let Some(probe) = self.probes.get(&sequence)
             && (probe.target == from || probe.helpers.contains(&from))
         {
-            // Only a direct answer to a direct probe measures the path.
+            // Only a direct answer to a direct probe measures the path, and only if it was sent once (Karn's rule).
             if probe.target == from && probe.phase == Phase::Direct {
                 self.learn_rtt(from, now - probe.sent);
             }
@@ -173,7 +179,7 @@ impl Machine {
         let mut pings = Vec::new();
         for (sequence, probe) in &mut self.probes {
             if probe.target == id && probe.phase == Phase::Dialling {
-                (probe.phase, probe.sent, probe.deadline) = (Phase::Direct, now, now + timeout);
+                (probe.phase, probe.sent, probe.deadline) = (Phase::Direct, now, now + timeout / 2);
                 pings.push((*sequence, probe.notice));
             }
         }
@@ -215,7 +221,8 @@ impl Machine {
             .collect();
         for (sequence, phase) in due {
             match phase {
-                Phase::Dialling | Phase::Direct => self.ask_helpers(now, sequence, out),
+                Phase::Direct => self.repeat(now, sequence, out),
+                Phase::Dialling | Phase::Repeated => self.ask_helpers(now, sequence, out),
                 Phase::Indirect => self.give_up(now, sequence, out),
             }
         }
@@ -252,7 +259,7 @@ impl Machine {
         }
         let sequence = self.next_sequence();
         let (phase, timeout) = if linked {
-            (Phase::Direct, self.direct_timeout(&target))
+            (Phase::Direct, self.direct_timeout(&target) / 2)
         } else {
             (Phase::Dialling, self.config.stream_timeout)
         };
@@ -293,6 +300,14 @@ impl Machine {
         self.send(target, PacketKind::Ping, sequence, None, told, out);
     }
 
+    /// Half of the time for an answer is over, which is more than a round trip: the ping or its ack got lost.
+    fn repeat(&mut self, now: Timestamp, sequence: u64, out: &mut Effects) {
+        let Some(probe) = self.probes.get_mut(&sequence) else { return };
+        let (target, notice, half) = (probe.target, probe.notice, probe.deadline - probe.sent);
+        (probe.phase, probe.deadline) = (Phase::Repeated, now + half);
+        self.ping(target, sequence, notice, out);
+    }
+
     /// The direct probe had no answer: ask others to try (SWIM §3.1).
     fn ask_helpers(&mut self, now: Timestamp, sequence: u64, out: &mut Effects) {
         let Some(target) = self.probes.get(&sequence).map(|probe| probe.target) else { return };
@@ -303,7 +318,7 @@ impl Machine {
         for helper in &helpers {
             self.send(*helper, PacketKind::PingReq, sequence, Some(target), Vec::new(), out);
         }
-        let wait = self.health.stretch(self.config.probe_timeout * 2);
+        let wait = self.health.stretch(self.config.probe_timeout.mul_f64(INDIRECT_TIMEOUTS));
         if let Some(probe) = self.probes.get_mut(&sequence) {
             (probe.phase, probe.deadline, probe.helpers) = (Phase::Indirect, now + wait, helpers);
         }

@@ -25,8 +25,9 @@ const WANTS_A_PAGE: usize = 512;
 /// that heals, and spreads by further exchanges instead of drowning the gossip.
 const NEWS_A_PAGE_MAX: usize = 32;
 
-/// More news than this takes gossip longer than an exchange of lists (some 60 pieces go out in a second).
-const BACKLOG_MAX: usize = 1_024;
+/// With more than one part in so many of the most news that are kept, gossip takes longer than an exchange of lists (some
+/// 60 pieces go out in a second, each several times).
+const BACKLOG_SHARE: usize = 2;
 
 /// The cell size up to which the configured interval holds.
 const UNSCALED_MEMBERS: usize = 32;
@@ -100,7 +101,7 @@ impl Machine {
 
     /// When gossip cannot keep up, as when thousands join at once, the next exchange comes sooner.
     pub(crate) fn hasten_sync(&mut self, now: Timestamp) {
-        if self.news.len() > BACKLOG_MAX {
+        if self.news.len() > self.config.news_max / BACKLOG_SHARE {
             let soon = self.config.sync_interval.mul_f64(self.rng.random_range(0.2..0.5));
             self.timers.sync = self.timers.sync.min(now + soon);
         }

@@ -4,6 +4,7 @@ mod bounded_queues;
 mod convergence;
 mod incarnation_monotonic;
 mod no_false_confirm;
+mod no_lasting_suspicion;
 mod no_resurrection;
 
 use std::fmt;
@@ -12,12 +13,13 @@ use std::time::Duration;
 use macula_membership::{Incarnation, Queue};
 use macula_proto::Timestamp;
 
-use crate::faults::Partition;
+use crate::faults::{Partition, Stops};
 use crate::node::SimNode;
 use crate::{Belief, NodeIndex};
 
-/// In large runs, rules that remember something for each pair of nodes watch this many observers.
-pub(crate) const OBSERVERS_MAX: usize = 256;
+/// Rules that remember something for each pair of nodes watch so many observers, and of the others one in so many.
+const OBSERVERS_ALL: usize = 128;
+const OBSERVERS_EVERY: usize = 64;
 
 /// A rule that is checked while a simulation runs. What it returns as an error is a violation.
 pub(crate) trait Invariant {
@@ -47,6 +49,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(convergence::Convergence),
         Box::new(incarnation_monotonic::IncarnationMonotonic::default()),
         Box::new(no_false_confirm::NoFalseConfirm),
+        Box::new(no_lasting_suspicion::NoLastingSuspicion::default()),
         Box::new(no_resurrection::NoResurrection::default()),
     ]
 }
@@ -84,16 +87,21 @@ impl World<'_> {
         let node = &self.nodes[subject.place()];
         let is_recent = |at: Timestamp| self.now.since(at) <= self.grace;
         let disturbed = node.disturbed.is_some_and(is_recent);
+        // Those who cannot be heard hear what others say of their like, but no refutation.
+        let unheard = |cut: &Partition| cut.stops != Stops::Both && cut.side.contains(&subject);
+        // A suspicion that began during the cut may last for three times the grace.
         let separated = self.partitions.iter().any(|cut| {
-            cut.separates(observer, subject) && cut.time.start <= self.now && is_recent(cut.time.end)
+            (cut.separates(observer, subject) || unheard(cut))
+                && cut.time.start <= self.now
+                && self.now.since(cut.time.end) <= self.grace * 3
         });
-        node.life != crate::Life::Running || incarnation < node.born || disturbed || separated
+        node.life != crate::Life::Running || node.starved || incarnation < node.born || disturbed || separated
     }
 
-    /// The observers that a rule watches: all, or an even sample of a large mesh.
+    /// The observers that a rule watches: the first ones, and a few of the others. Always the same, however the mesh grows:
+    /// a rule must not miss half of what an observer believes.
     pub(crate) fn is_watched(&self, observer: NodeIndex) -> bool {
-        let every = self.nodes.len().div_ceil(OBSERVERS_MAX).max(1);
-        observer.place().is_multiple_of(every)
+        observer.place() < OBSERVERS_ALL || observer.place().is_multiple_of(OBSERVERS_EVERY)
     }
 }
 
@@ -124,6 +132,16 @@ impl<T: Copy> Memory<T> {
             memory.resize(subject + 1, None);
         }
         &mut memory[subject]
+    }
+}
+
+impl<T: Copy> Memory<T> {
+    /// What an observer remembers in one of its lives, by subject.
+    pub(crate) fn about(&self, observer: NodeIndex, lives: u32) -> impl Iterator<Item = (NodeIndex, T)> {
+        let memory = self.observers.get(observer.place()).filter(|(known, _)| *known == lives);
+        let memory = memory.map_or(&[][..], |(_, memory)| memory);
+        let subjects = NodeIndex::each(0..memory.len() as u32);
+        subjects.zip(memory).filter_map(|(subject, remembered)| Some((subject, (*remembered)?)))
     }
 }
 

@@ -1,12 +1,12 @@
 //! The simulator's command line; `cargo xtask sim` calls it.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use macula_sim::{Scenario, Setting, scenario};
+use macula_sim::{Outcome, Scenario, Setting, scenario};
 
 /// Runs scenarios over many nodes in one process, each run decided by its seed.
 #[derive(Parser)]
@@ -30,6 +30,12 @@ struct Arguments {
     /// Encode and decode every message on its way (slower, and takes more memory)
     #[arg(long)]
     codec: bool,
+    /// Print all figures as one table in Markdown, to be compared with another day's
+    #[arg(long)]
+    report: bool,
+    /// Write that table to a file as well
+    #[arg(long, value_name = "FILE", requires = "report")]
+    out: Option<PathBuf>,
     /// Measure a curve instead, and write it as NAME.csv and NAME.svg: dht-cost (up to so many nodes), dht-liars
     #[arg(long, value_name = "NAME", conflicts_with_all = ["scenario", "seeds", "minutes"])]
     curve: Option<String>,
@@ -46,25 +52,45 @@ fn main() -> ExitCode {
     let chosen = arguments.scenario.map_or(scenario::ALL.to_vec(), |scenario| vec![scenario]);
     let seeds = arguments.seeds.unwrap_or(arguments.seed..arguments.seed + 1);
     let span = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.clamp(0.0, 1e6) * 60.0));
-    let mut broken = Vec::new();
-    let mut runs = 0;
+    let mut outcomes = Vec::new();
     for seed in seeds {
         for scenario in &chosen {
             let setting = Setting { nodes: arguments.nodes, seed, span, through_codec: arguments.codec };
             let outcome = scenario.run(setting);
-            println!("{outcome}");
-            runs += 1;
-            if !outcome.violations.is_empty() {
-                broken.push(outcome.command());
+            // A report is printed as a whole; meanwhile it shows how far it is.
+            if arguments.report {
+                eprintln!("{}, seed {seed}: {} broken", scenario.name, outcome.violations.len());
+            } else {
+                println!("{outcome}");
             }
+            outcomes.push(outcome);
         }
     }
+    if arguments.report
+        && let Err(cause) = print_report(&outcomes, arguments.out.as_deref())
+    {
+        eprintln!("error: the report cannot be written: {cause}");
+        return ExitCode::FAILURE;
+    }
+    verdict(&outcomes)
+}
+
+fn print_report(outcomes: &[Outcome], file: Option<&Path>) -> std::io::Result<()> {
+    let report = scenario::report(outcomes);
+    print!("{report}");
+    file.map_or(Ok(()), |file| std::fs::write(file, report))
+}
+
+/// Says on the error output, which a report leaves free, whether a rule was broken.
+fn verdict(outcomes: &[Outcome]) -> ExitCode {
+    let runs = outcomes.len();
+    let broken: Vec<_> = outcomes.iter().filter(|outcome| !outcome.violations.is_empty()).collect();
     if broken.is_empty() {
-        println!("sim: {runs} runs, nothing broken");
+        eprintln!("sim: {runs} runs, nothing broken");
         return ExitCode::SUCCESS;
     }
-    println!("sim: {} of {runs} runs broke a rule; they do it again with", broken.len());
-    broken.iter().for_each(|command| println!("  {command}"));
+    eprintln!("sim: {} of {runs} runs broke a rule; they do it again with", broken.len());
+    broken.iter().for_each(|outcome| eprintln!("  {}", outcome.command()));
     ExitCode::FAILURE
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use macula_dht::kademlia::{Node as Directory, ReplyTo, RequestId};
 use macula_membership::{Incarnation, Machine};
@@ -79,7 +80,11 @@ pub struct SimNode {
     pub(crate) seeds: Vec<NodeIndex>,
     /// By how much its wall clock is slow.
     pub(crate) clock_back_ms: u64,
-    /// What arrived while it was paused. Bounded.
+    /// By how many millionths its own clock is fast; negative: slow.
+    pub(crate) drift_ppm: i32,
+    /// Its timers run, but what arrives waits, as if it had no time to read.
+    pub(crate) starved: bool,
+    /// What arrived while it was paused or starved. Bounded.
     pub(crate) inbox: VecDeque<Event>,
     /// When the next timer event of each layer is due, if one is on the agenda.
     pub(crate) timers: [Option<Timestamp>; 2],
@@ -107,6 +112,8 @@ impl SimNode {
             directory: None,
             seeds: Vec::new(),
             clock_back_ms: 0,
+            drift_ppm: 0,
+            starved: false,
             inbox: VecDeque::new(),
             timers: [None; 2],
             answering: 0,
@@ -140,10 +147,33 @@ impl SimNode {
         self.directory.as_ref()
     }
 
+    /// What its own clock shows at a moment.
+    pub(crate) fn clock(&self, at: Timestamp) -> Timestamp {
+        self.scaled(at, 1_000_000 + i128::from(self.drift_ppm), 1_000_000)
+    }
+
+    /// The moment at which its own clock shows `shown`.
+    pub(crate) fn moment(&self, shown: Timestamp) -> Timestamp {
+        self.scaled(shown, 1_000_000, 1_000_000 + i128::from(self.drift_ppm))
+    }
+
+    fn scaled(&self, at: Timestamp, factor: i128, divisor: i128) -> Timestamp {
+        // What never comes stays where it is.
+        let nanos = at.since_start().as_nanos();
+        match u64::try_from(nanos) {
+            Ok(nanos) if self.drift_ppm != 0 => {
+                let scaled = i128::from(nanos) * factor / divisor.max(1);
+                Timestamp::from_start(Duration::from_nanos(scaled as u64))
+            }
+            _ => at,
+        }
+    }
+
     /// Forgets all that a process has in memory.
     pub(crate) fn wipe(&mut self) {
         self.swim = None;
         self.directory = None;
+        self.starved = false;
         self.inbox.clear();
         self.timers = [None; 2];
         self.answering = 0;

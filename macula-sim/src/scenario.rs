@@ -1,18 +1,25 @@
 //! What is done to a mesh, one file a scenario.
 
+mod churn;
 mod crash;
 mod dht;
+mod drift;
 mod join;
 mod leave;
 mod lookup;
 mod loss;
 mod mesh;
+mod one_way;
 mod outcome;
 mod partition;
+mod pause;
+mod report;
 mod restart;
+mod tags;
 
 pub use dht::Curve;
 pub use outcome::{Outcome, Row};
+pub use report::report;
 
 use std::time::Duration;
 
@@ -47,18 +54,58 @@ impl Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 12] = [
+pub const ALL: [Scenario; 20] = [
     Scenario {
         name: "join",
         about: "all nodes start through three seeds and find each other",
         act: join::run,
     },
     Scenario { name: "crash", about: "one in twenty dies; all others find out", act: crash::run },
+    Scenario {
+        name: "crash-loss",
+        about: "the same, and 5 % of all messages are lost",
+        act: crash::with_loss,
+    },
+    Scenario {
+        name: "kill-100",
+        about: "one in a hundred dies at once, with 5 % loss: for 10,000 nodes",
+        act: crash::hundredth,
+    },
     Scenario { name: "loss", about: "5 % of all messages are lost; nobody is held for dead", act: loss::run },
     Scenario {
         name: "partition",
         about: "two halves are cut apart for a minute, then find together",
         act: partition::run,
+    },
+    Scenario {
+        name: "hour-partition",
+        about: "two halves are cut apart for an hour, then find together",
+        act: partition::hour,
+    },
+    Scenario {
+        name: "one-way",
+        about: "some hear nothing and some are not heard for a minute; nobody else is buried",
+        act: one_way::run,
+    },
+    Scenario {
+        name: "pause",
+        about: "some have no time to read for 10 s; against SWIM without Lifeguard",
+        act: pause::run,
+    },
+    Scenario {
+        name: "drift",
+        about: "clocks up to 5 % too fast or too slow; nobody is held for dead, the dead are found",
+        act: drift::run,
+    },
+    Scenario {
+        name: "churn",
+        about: "each minute one in twenty dies, as many leave, and as many as both come",
+        act: churn::run,
+    },
+    Scenario {
+        name: "tags",
+        about: "some change their tags again and again; all end with the newest",
+        act: tags::run,
     },
     Scenario {
         name: "restart",

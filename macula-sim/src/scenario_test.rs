@@ -54,6 +54,31 @@ fn what_is_announced_is_found_from_anywhere() {
 }
 
 #[test]
+fn the_starved_take_no_healthy_one_down() {
+    holds("pause", 16, &[1]);
+}
+
+#[test]
+fn the_newest_tags_win() {
+    holds("tags", 24, &[1]);
+}
+
+#[test]
+fn one_way_cuts_hurt_nobody_else() {
+    holds("one-way", 24, &[1]);
+}
+
+#[test]
+fn clocks_may_drift() {
+    holds("drift", 24, &[1]);
+}
+
+#[test]
+fn a_mesh_in_churn_stays_right() {
+    holds("churn", 24, &[1]);
+}
+
+#[test]
 fn names_are_unique_and_known() {
     for scenario in ALL {
         assert_eq!(named(scenario.name).map(|found| found.about), Some(scenario.about));

@@ -249,25 +249,28 @@ impl Simulation {
     fn handle(&mut self, event: Event) {
         if let Some(to) = event.recipient() {
             let node = &mut self.nodes[to.place()];
+            let is_timer = matches!(event, Event::Timer { .. });
             match node.life {
-                Life::Paused if matches!(event, Event::Timer { .. }) => {
-                    // All timers are set anew when it goes on.
-                    return;
-                }
-                Life::Paused if node.inbox.len() >= self.options.swim.queue_max => {
-                    self.figures.inputs_dropped += 1;
-                    return;
-                }
-                Life::Paused => {
-                    node.inbox.push_back(event);
-                    self.inbox_max = self.inbox_max.max(node.inbox.len());
-                    return;
-                }
+                // All timers are set anew when it goes on.
+                Life::Paused if is_timer => return,
+                Life::Paused => return self.put_off(to, event),
+                Life::Running if node.starved && !is_timer => return self.put_off(to, event),
                 Life::Down | Life::Departed => return,
                 Life::Running => {}
             }
         }
         self.dispatch(event);
+    }
+
+    /// What arrives at a node that does not read now waits, if there is room.
+    fn put_off(&mut self, node: NodeIndex, event: Event) {
+        let inbox = &mut self.nodes[node.place()].inbox;
+        if inbox.len() >= self.options.swim.queue_max {
+            self.figures.inputs_dropped += 1;
+            return;
+        }
+        inbox.push_back(event);
+        self.inbox_max = self.inbox_max.max(inbox.len());
     }
 
     fn dispatch(&mut self, event: Event) {
@@ -321,7 +324,7 @@ impl Simulation {
             Layer::Membership => state.swim.as_ref().map(macula_membership::Machine::deadline),
             Layer::Directory => state.directory.as_ref().and_then(macula_dht::kademlia::Node::deadline),
         };
-        let Some(due) = deadline.and_then(whole_tick) else { return };
+        let Some(due) = deadline.and_then(|due| whole_tick(state.moment(due))) else { return };
         let due = due.max(not_before);
         let timer = &mut state.timers[layer as usize];
         if timer.is_none_or(|set| due < set) {
@@ -332,9 +335,10 @@ impl Simulation {
 
     /// What time it is for one node.
     fn clocks(&self, node: NodeIndex) -> Now {
-        let passed = self.now.since_start().as_millis() as u64;
-        let back = self.nodes[node.place()].clock_back_ms;
-        Now { at: self.now, unix: UnixMillis((UNIX_START.0 + passed).saturating_sub(back)) }
+        let node = &self.nodes[node.place()];
+        let at = node.clock(self.now);
+        let (passed, back) = (at.since_start().as_millis() as u64, node.clock_back_ms);
+        Now { at, unix: UnixMillis((UNIX_START.0 + passed).saturating_sub(back)) }
     }
 
     fn number(&mut self) -> u64 {

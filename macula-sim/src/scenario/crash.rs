@@ -1,4 +1,5 @@
-//! Crash: one node in twenty dies at the same moment; every other node confirms every one of them.
+//! Crash: some die at the same moment; every other node confirms every one of them. One node in twenty over a healthy
+//! network, the same with loss, and one in a hundred.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,18 +7,39 @@ use std::time::Duration;
 use macula_proto::Timestamp;
 
 use super::mesh::{draw, gathered};
-use super::outcome::{row, spread, traffic};
+use super::outcome::{percentiles, row, traffic};
 use super::{Outcome, Setting};
-use crate::{BeliefKind, NodeIndex, Options, Simulation};
+use crate::{BeliefKind, Faults, NodeIndex, Options, Simulation};
 
 /// How long the living have to find out.
 const SPAN: Duration = Duration::from_secs(90);
 
+/// Protocol periods until half of the dead are suspected by somebody, at most.
+const DETECTION_PERIODS: u32 = 2;
+
+/// With fewer deaths than this, the median is chance.
+const DEATHS_MIN: usize = 30;
+
 pub(super) fn run(setting: Setting) -> Outcome {
-    let (mut simulation, _) = gathered(setting, Options::default());
+    deaths("crash", setting, Faults::default(), 20)
+}
+
+pub(super) fn with_loss(setting: Setting) -> Outcome {
+    deaths("crash-loss", setting, Faults { loss: 0.05, ..Faults::default() }, 20)
+}
+
+/// A hundred of ten thousand.
+pub(super) fn hundredth(setting: Setting) -> Outcome {
+    deaths("kill-100", setting, Faults { loss: 0.05, ..Faults::default() }, 100)
+}
+
+/// One in so many dies.
+fn deaths(name: &'static str, setting: Setting, faults: Faults, one_in: usize) -> Outcome {
+    let (mut simulation, _) = gathered(setting, Options { faults, ..Options::default() });
     simulation.run_for(Duration::from_secs(10));
     simulation.record_beliefs();
-    let dead: BTreeSet<_> = draw(&mut simulation, (setting.nodes as usize / 20).max(1)).into_iter().collect();
+    let count = (setting.nodes as usize / one_in).max(1);
+    let dead: BTreeSet<_> = draw(&mut simulation, count).into_iter().collect();
     let (start, before) = (simulation.now(), simulation.figures());
     dead.iter().for_each(|node| simulation.crash(*node));
     let span = setting.span.unwrap_or(SPAN);
@@ -25,32 +47,52 @@ pub(super) fn run(setting: Setting) -> Outcome {
     let mut rows = vec![row("killed", dead.len().to_string())];
     rows.extend(detection(&mut simulation, &dead, start));
     rows.extend(traffic(simulation.figures() - before, &simulation, span));
-    Outcome::of("crash", setting, simulation, rows)
+    Outcome::of(name, setting, simulation, rows)
 }
 
 /// When the dead were found out: by the first, and by everybody.
 fn detection(simulation: &mut Simulation, dead: &BTreeSet<NodeIndex>, start: Timestamp) -> Vec<super::Row> {
     let mut suspected: BTreeMap<NodeIndex, Duration> = BTreeMap::new();
     let mut confirmed: BTreeMap<(NodeIndex, NodeIndex), Duration> = BTreeMap::new();
-    for belief in simulation.beliefs().iter().filter(|belief| dead.contains(&belief.subject)) {
+    let mut suspicions_of_living = 0usize;
+    for belief in simulation.beliefs() {
         let after = belief.at - start;
         match belief.kind {
+            BeliefKind::Suspected if !dead.contains(&belief.subject) => suspicions_of_living += 1,
             BeliefKind::Suspected => drop(suspected.entry(belief.subject).or_insert(after)),
-            BeliefKind::Confirmed => drop(confirmed.insert((belief.subject, belief.observer), after)),
-            BeliefKind::Joined | BeliefKind::Refuted | BeliefKind::Left | BeliefKind::Updated => {}
+            BeliefKind::Confirmed if dead.contains(&belief.subject) => {
+                confirmed.insert((belief.subject, belief.observer), after);
+            }
+            BeliefKind::Confirmed
+            | BeliefKind::Joined
+            | BeliefKind::Refuted
+            | BeliefKind::Left
+            | BeliefKind::Updated => {}
         }
     }
     let (wanted, known) = (dead.len() * simulation.living().len(), confirmed.len());
     if known < wanted {
         simulation.violate("detection", format!("{known} of {wanted} deaths were confirmed"));
     }
-    let mut first: BTreeMap<NodeIndex, Duration> = BTreeMap::new();
+    let mut spread: BTreeMap<NodeIndex, (Duration, Duration)> = BTreeMap::new();
     for ((subject, _), after) in &confirmed {
-        first.entry(*subject).and_modify(|least| *least = (*least).min(*after)).or_insert(*after);
+        let (first, last) = spread.entry(*subject).or_insert((*after, *after));
+        (*first, *last) = ((*first).min(*after), (*last).max(*after));
+    }
+    let first = spread.values().map(|(first, _)| *first).collect();
+    let dissemination = spread.values().map(|(first, last)| *last - *first).collect();
+    let mut suspected: Vec<_> = suspected.into_values().collect();
+    suspected.sort_unstable();
+    let limit = simulation.options().swim.protocol_period * DETECTION_PERIODS;
+    let median = suspected.get(suspected.len() / 2).filter(|_| suspected.len() >= DEATHS_MIN);
+    if let Some(median) = median.filter(|median| **median > limit) {
+        simulation.violate("detection", format!("half of the dead are suspected after {median:?} only"));
     }
     vec![
-        row("first suspicion of each", spread(suspected.into_values().collect())),
-        row("first confirmation of each", spread(first.into_values().collect())),
-        row("confirmation, by everybody", spread(confirmed.into_values().collect())),
+        row("first suspicion of each death", percentiles(suspected)),
+        row("first confirmation of each", percentiles(first)),
+        row("from first to last confirmation", percentiles(dissemination)),
+        row("confirmation, by everybody", percentiles(confirmed.into_values().collect())),
+        row("suspicions of the living", suspicions_of_living.to_string()),
     ]
 }

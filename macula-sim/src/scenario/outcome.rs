@@ -102,6 +102,14 @@ pub(super) fn spread(mut spans: Vec<Duration>) -> String {
     format!("mean {}, p99 {}, max {}", seconds(mean), seconds(p99), seconds(*max))
 }
 
+/// The first, the median, the 99th percentile and the last.
+pub(super) fn percentiles(mut spans: Vec<Duration>) -> String {
+    spans.sort_unstable();
+    let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return "none".into() };
+    let at = |percent: usize| seconds(spans[(spans.len() * percent).div_ceil(100) - 1]);
+    format!("first {}, median {}, p99 {}, last {}", seconds(*first), at(50), at(99), seconds(*last))
+}
+
 /// What a part of a run cost, per node and protocol period.
 pub(super) fn traffic(part: Figures, simulation: &Simulation, span: Duration) -> Vec<Row> {
     let period = simulation.options().swim.protocol_period;

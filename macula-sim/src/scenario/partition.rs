@@ -16,10 +16,19 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const AFTERMATH: Duration = Duration::from_secs(30);
 
 pub(super) fn run(setting: Setting) -> Outcome {
+    halves("partition", setting, SPAN)
+}
+
+/// For an hour.
+pub(super) fn hour(setting: Setting) -> Outcome {
+    halves("hour-partition", setting, Duration::from_secs(3_600))
+}
+
+fn halves(name: &'static str, setting: Setting, usual: Duration) -> Outcome {
     let (mut simulation, _) = gathered(setting, Options::default());
     simulation.run_for(Duration::from_secs(10));
     let before = simulation.figures();
-    let span = setting.span.unwrap_or(SPAN);
+    let span = setting.span.unwrap_or(usual);
     simulation.cut(NodeIndex(0)..NodeIndex(setting.nodes / 2), Stops::Both, span);
     simulation.run_for(span);
     let apart = simulation.figures() - before;
@@ -32,5 +41,5 @@ pub(super) fn run(setting: Setting) -> Outcome {
         row("exchanges to merge", healing.exchanges.to_string()),
     ];
     rows.extend(traffic(healing, &simulation, merged));
-    Outcome::of("partition", setting, simulation, rows)
+    Outcome::of(name, setting, simulation, rows)
 }

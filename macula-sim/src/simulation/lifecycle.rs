@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use macula_dht::kademlia::{Node as Directory, Op};
-use macula_membership::{Incarnation, Machine, MachineParts, Tags};
+use macula_membership::{Incarnation, Machine, MachineParts, Tags, TagsError};
 use macula_proto::AllowAll;
-use rand::Rng as _;
+use rand::{Rng as _, RngExt as _};
 
 use super::Simulation;
 use super::event::{Errand, Event};
@@ -23,6 +23,10 @@ impl Simulation {
         let index = NodeIndex(self.nodes.len() as u32);
         let mut node = SimNode::new(self.seed, index);
         node.seeds = seeds.to_vec();
+        let drift = self.options.drift_ppm.min(999_999) as i32;
+        if drift > 0 {
+            node.drift_ppm = self.rng.random_range(-drift..=drift);
+        }
         self.index.insert(node.id(), index);
         self.nodes.push(node);
         index
@@ -112,13 +116,33 @@ impl Simulation {
         }
     }
 
-    /// Lets a paused node go on: first with what arrived meanwhile.
+    /// Takes a node the time to read: its timers run, but what arrives waits until it [goes on](Self::resume).
+    pub fn starve(&mut self, node: NodeIndex) {
+        let state = &mut self.nodes[node.place()];
+        if state.life == Life::Running {
+            state.starved = true;
+            self.trace.fold(self.now, node, 16, 0);
+        }
+    }
+
+    /// Replaces a node's tags.
+    ///
+    /// # Errors
+    /// [`TagsError`]; nothing has changed then.
+    pub fn set_tags(&mut self, node: NodeIndex, tags: Tags) -> Result<(), TagsError> {
+        let mut outcome = Ok(());
+        self.swim_turn(node, |machine, now, out| outcome = machine.set_tags(now, tags, out));
+        outcome
+    }
+
+    /// Lets a paused or starved node go on: first with what arrived meanwhile.
     pub fn resume(&mut self, node: NodeIndex) {
         let state = &mut self.nodes[node.place()];
-        if state.life != Life::Paused {
+        if state.life != Life::Paused && !state.starved {
             return;
         }
         state.life = Life::Running;
+        state.starved = false;
         state.disturbed = Some(self.now);
         state.timers = [None; 2];
         let inbox = std::mem::take(&mut state.inbox);

@@ -18,8 +18,9 @@ impl Simulation {
         node: NodeIndex,
         act: impl FnOnce(&mut Machine, Timestamp, &mut Effects),
     ) {
-        let now = self.now;
-        let Some(machine) = self.nodes[node.place()].swim.as_mut() else { return };
+        let state = &mut self.nodes[node.place()];
+        let now = state.clock(self.now);
+        let Some(machine) = state.swim.as_mut() else { return };
         let mut out = Effects::new();
         act(machine, now, &mut out);
         let queues = machine.queues();

@@ -19,6 +19,9 @@ pub struct Options {
     pub layers: Layers,
     /// What goes wrong on the way.
     pub faults: Faults,
+    /// No clock of a node is faster or slower than real time by more than so many millionths; each node's own share is drawn.
+    /// Below 1,000,000.
+    pub drift_ppm: u32,
     /// Which directories misbehave, and how.
     pub directory_faults: DirectoryFaults,
     /// Every message is encoded and decoded on its way, and what comes out is compared with what went in. Without, the
@@ -43,6 +46,7 @@ impl Default for Options {
             kademlia: KademliaConfig::default(),
             layers: Layers::Membership,
             faults: Faults::default(),
+            drift_ppm: 0,
             directory_faults: DirectoryFaults::default(),
             through_codec: true,
             dial_timeout: Duration::from_secs(5),
