@@ -15,7 +15,8 @@ pub(super) const PATHS: usize = 4;
 const FOUND: f64 = 0.99;
 
 pub(in crate::scenario) fn run(setting: Setting) -> Outcome {
-    let (mut simulation, [one, disjoint], holders) = among_liars(setting, SHARE);
+    let (mut simulation, [one, disjoint], holders) = among_liars(setting, SHARE, Coming::Evenly);
+    let (_, [_, captured], _) = among_liars(setting, SHARE, Coming::First);
     disjoint.demand(&mut simulation, FOUND);
     let mut rows = vec![
         row("liars", format!("{:.0} %", 100.0 * SHARE)),
@@ -24,15 +25,29 @@ pub(in crate::scenario) fn run(setting: Setting) -> Outcome {
         row("requests for that", format!("{:.1}", one.requests_each())),
     ];
     rows.extend(disjoint.rows());
+    // Not demanded: newcomers whose only seed knows few but liars are in the liars' hands.
+    rows.push(row("found if the liars came first", format!("{:.2} %", 100.0 * captured.share())));
     Outcome::of("dht-liars", setting, simulation, rows)
+}
+
+/// When the liars join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coming {
+    /// Among the others.
+    Evenly,
+    /// Before any honest node but the seed, whose table they fill.
+    First,
 }
 
 /// What is found over one path and over several, where a part of the mesh lies; and the fewest nodes that say that they
 /// hold a record.
-pub(super) fn among_liars(setting: Setting, share: f64) -> (Simulation, [Finds; 2], usize) {
-    // They come as often as others do, and their ids are as random as anybody's. The first node is honest.
-    let count = |number: u32| (f64::from(number) * share) as u32;
-    let is_liar = move |NodeIndex(number): NodeIndex| number > 0 && count(number) != count(number - 1);
+pub(super) fn among_liars(setting: Setting, share: f64, coming: Coming) -> (Simulation, [Finds; 2], usize) {
+    // Their ids are as random as anybody's. The first node is honest.
+    let count = move |number: u32| (f64::from(number) * share) as u32;
+    let is_liar = move |NodeIndex(number): NodeIndex| match coming {
+        Coming::Evenly => number > 0 && count(number) != count(number - 1),
+        Coming::First => (1..=count(setting.nodes)).contains(&number),
+    };
     let liars = NodeIndex::each(0..setting.nodes).filter(|node| is_liar(*node)).collect();
     let directory_faults = DirectoryFaults { liars, ..DirectoryFaults::default() };
     let mut simulation = gathered(setting, Options { directory_faults, ..options(setting) });
@@ -48,7 +63,7 @@ pub(super) fn among_liars(setting: Setting, share: f64) -> (Simulation, [Finds; 
 /// What is found against the liars' part of the mesh, from none to half.
 pub(in crate::scenario) fn curve(setting: Setting) -> Curve {
     let parts = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
-    let finds = parts.map(|part| among_liars(setting, part).1);
+    let finds = parts.map(|part| among_liars(setting, part, Coming::Evenly).1);
     let line = |paths: usize, of: fn(&Finds) -> f64| finds.iter().map(|both| of(&both[paths])).collect();
     let found = |finds: &Finds| 100.0 * finds.share();
     let p99 = |finds: &Finds| finds.p99().as_secs_f64();
