@@ -1,5 +1,8 @@
 //! A running node is attacked from outside; it goes on serving its peers, in bounded memory.
 
+// The lint lets tests unwrap, but not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 #[path = "attack/hostile.rs"]

@@ -1,5 +1,8 @@
 //! Procedures from the shell: programs that hang, flood, and leave others behind.
 
+// The lint lets tests unwrap, but not what they share.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, Instant};
