@@ -87,7 +87,7 @@ fn numbers_and_tags_are_those_of_the_code() {
     let page = page();
     for text in [
         format!("version {}", Version::CURRENT),
-        format!("`{}`", String::from_utf8_lossy(ALPN)),
+        format!("`{ALPN}`"),
         format!("A header has at most {} bytes", thousands(HEADER_BYTES_MAX)),
         format!("a payload at most {}", thousands(PAYLOAD_BYTES_MAX)),
         format!("at most {}.", thousands(FRAME_BYTES_MAX)),

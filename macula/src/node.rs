@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use macula_dht::kademlia::{LookupTrace, TableSnapshot};
 use macula_dht::Found;
+use macula_dht::kademlia::{LookupTrace, TableSnapshot};
 use macula_membership::{EventError, Member, Membership};
 use macula_proto::{Contact, Key, Name, NodeId, Realm, Timestamp};
 use macula_pubsub::{Pattern, RouteInfo, SubscribeOptions, Subscription, SubscriptionInfo};
