@@ -35,7 +35,7 @@ const CONFIRMED_PERIODS_MAX: f64 = 4.5 + 6.0 * 6.8;
 
 /// News of who started reaches all within three periods. The rest is for ten joins at once on a busy machine, and for
 /// asking fifty nodes one after the other.
-const RETURNED_PERIODS_MAX: f64 = 20.0;
+const RETURNED_PERIODS_MAX: f64 = 10.0;
 
 /// How long steady state is watched.
 const WATCHED: Duration = Duration::from_secs(6);

@@ -45,7 +45,7 @@ pub struct SwimMetrics {
     pub members: Gauge,
     /// Members under suspicion.
     pub suspects: Gauge,
-    /// Lifeguard's local health: 0 is well, 8 is worst.
+    /// Lifeguard's local health: 0 is well; `health_max` is worst.
     pub local_health: Gauge,
 }
 
@@ -124,7 +124,7 @@ impl SwimMetrics {
         registry.register("refused", "What was refused or dropped", self.refused.clone());
         registry.register("members", "Members that count as there", self.members.clone());
         registry.register("suspects", "Members under suspicion", self.suspects.clone());
-        registry.register("local_health", "Local health, 0 (well) to 8", self.local_health.clone());
+        registry.register("local_health", "Local health, 0 is well", self.local_health.clone());
     }
 
     pub(crate) fn refuse(&self, reason: Refused) {
