@@ -174,6 +174,12 @@ impl Machine {
         }
     }
 
+    /// Those who are known to be dead or to have left, until they are forgotten; in no particular order.
+    pub fn gone(&self) -> impl Iterator<Item = (NodeId, MemberState)> {
+        let all = self.roster.iter().map(|entry| (entry.id(), entry.state()));
+        all.filter(|(_, state)| !state.is_present())
+    }
+
     /// Whether this node said goodbye: it belongs to no mesh.
     pub fn has_left(&self) -> bool {
         self.leaving.is_some()

@@ -1,5 +1,6 @@
 //! The handle: what the node and its transport talk to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,9 +165,10 @@ impl<T: Transport> Swim<T> {
         &self.shared.metrics
     }
 
-    /// What is believed about `id`; `None` if nothing is known.
-    pub fn state_of(&self, id: &NodeId) -> Option<MemberState> {
-        self.shared.machine.lock().state_of(id)
+    /// Those who are known to be dead or to have left, until they are forgotten. It stops the machine for as long as it
+    /// takes to look through the list.
+    pub fn gone(&self) -> BTreeMap<NodeId, MemberState> {
+        self.shared.machine.lock().gone().collect()
     }
 
     /// A frame of this layer arrived as a datagram. Does not block; a full queue drops and counts it.

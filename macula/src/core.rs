@@ -7,8 +7,10 @@
 //!                          └─► rpc ─────────┘
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use macula_dht::{Kademlia, KademliaConfig};
 use macula_membership::{Event, EventError, MemberState, Membership, Swim, SwimConfig};
 use macula_proto::{Clock, Ed25519Verifier, Gate, Liveness, NodeId, Signer};
@@ -49,6 +51,7 @@ pub(crate) struct Core<T: Transport> {
     pub(crate) directory: Kademlia<T>,
     pub(crate) pubsub: PubSub<T, Kademlia<T>>,
     pub(crate) rpc: Rpc<T, Kademlia<T>>,
+    gone: Arc<Gone>,
     misplaced: Counter,
 }
 
@@ -79,18 +82,18 @@ impl<T: HangUp> Core<T> {
             gate.clone(),
             seed.wrapping_add(1),
         );
-        let liveness = Arc::new(Watched(swim.clone()));
+        let gone = Arc::new(Gone::default());
         let pubsub = PubSub::new(
             transport.clone(),
             directory.clone(),
             gate.clone(),
-            liveness.clone(),
+            gone.clone(),
             clock.clone(),
             epoch,
             config.pubsub,
         );
-        let rpc = Rpc::new(transport.clone(), directory.clone(), gate, liveness, clock, config.rpc);
-        Self { transport, book, swim, directory, pubsub, rpc, misplaced: Counter::default() }
+        let rpc = Rpc::new(transport.clone(), directory.clone(), gate, gone.clone(), clock, config.rpc);
+        Self { transport, book, swim, directory, pubsub, rpc, gone, misplaced: Counter::default() }
     }
 
     /// Starts a supervised task for each layer. A layer's state lives in its handle, so a task that is restarted
@@ -183,7 +186,7 @@ impl<T: HangUp> Core<T> {
 
     fn learn_all(&self) {
         self.swim.members().iter().for_each(|member| self.book.learn(&member.contact));
-        self.pubsub.liveness_changed();
+        self.note_gone();
     }
 
     fn learn(&self, event: &Event) {
@@ -199,23 +202,33 @@ impl<T: HangUp> Core<T> {
             Event::Joined(_) => {
                 self.book.learn(&member.contact);
                 self.directory.peer_back(member.contact.id);
+                // Most who join were never here.
+                if !self.gone.is_gone(&member.contact.id) {
+                    return;
+                }
             }
-            _ => self.book.learn(&member.contact),
+            _ => return self.book.learn(&member.contact),
         }
+        self.note_gone();
+    }
+
+    fn note_gone(&self) {
+        self.gone.0.store(Arc::new(self.swim.gone()));
         self.pubsub.liveness_changed();
     }
 }
 
-/// Who is gone, as membership knows it.
-struct Watched<T: Transport>(Swim<T>);
+/// Who is gone, as membership last said. Publications and calls read it, and never wait for membership.
+#[derive(Default)]
+struct Gone(ArcSwap<BTreeMap<NodeId, MemberState>>);
 
-impl<T: Transport> Liveness for Watched<T> {
+impl Liveness for Gone {
     fn is_gone(&self, id: &NodeId) -> bool {
-        matches!(self.0.state_of(id), Some(MemberState::Dead | MemberState::Left))
+        self.0.load().contains_key(id)
     }
 
     fn has_left(&self, id: &NodeId) -> bool {
-        self.0.state_of(id) == Some(MemberState::Left)
+        self.0.load().get(id) == Some(&MemberState::Left)
     }
 }
 
