@@ -172,6 +172,9 @@ pub struct Subscription {
     pub realm: String,
     /// Pattern.
     pub pattern: String,
+    /// Filter, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub filter: Option<String>,
     /// Messages waiting to be taken.
     pub queued: u64,
     /// Messages it has received.

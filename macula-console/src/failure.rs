@@ -63,6 +63,9 @@ impl From<Error> for Failure {
                 ErrorCode::Invalid,
                 Some("names look like be.cortexiq.home.kitchen; `*` and `#` stand in patterns"),
             ),
+            Error::Filter(_) => {
+                (ErrorCode::Invalid, Some("filters look like header.kind == \"order\" && json.amount > 10"))
+            }
             Error::Realm(_) => (
                 ErrorCode::Invalid,
                 Some("realms look like be.cortexiq; `macula_ctl status` lists the node's realms"),

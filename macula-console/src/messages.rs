@@ -48,6 +48,17 @@ pub(crate) async fn publish(
 pub(crate) struct SubscribeQuery {
     pattern: String,
     realm: Option<String>,
+    filter: Option<String>,
+}
+
+impl SubscribeQuery {
+    fn options(&self) -> Result<SubscribeOptions, macula::Error> {
+        let options = SubscribeOptions::default();
+        Ok(match &self.filter {
+            Some(filter) => options.filter(filter)?,
+            None => options,
+        })
+    }
 }
 
 pub(crate) async fn subscribe(
@@ -55,7 +66,7 @@ pub(crate) async fn subscribe(
     Query(query): Query<SubscribeQuery>,
 ) -> Result<Response, Failure> {
     let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
-    let mut subscription = node.subscribe_in(realm, &query.pattern, SubscribeOptions::default()).await?;
+    let mut subscription = node.subscribe_in(realm, &query.pattern, query.options()?).await?;
     let (lines, body) = lines();
     let first =
         SubscribeEvent::Subscribed { pattern: query.pattern, holders: subscription.announced().holders };

@@ -185,6 +185,9 @@ pub(crate) struct Join {
 pub(crate) struct Subscribe {
     /// Topic, or pattern: `*` is one segment, `#` zero or more
     pub(crate) pattern: String,
+    /// Only messages that this lets through, as in 'header.kind == "order" && json.amount > 10'
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
     /// Realm; the node's first one if not given
     #[arg(long)]
     pub(crate) realm: Option<String>,

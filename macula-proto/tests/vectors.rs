@@ -291,7 +291,12 @@ fn frames_of_pubsub() {
         headers: vec![wire::PublishHeader { name: "trace".into(), value: Bytes::from_static(&[1, 2]) }],
         ..Default::default()
     };
-    let interest = wire::Interest { patterns: vec!["home.kitchen".into(), "home.#".into()] };
+    let interest =
+        wire::Interest { patterns: vec!["home.kitchen".into(), "home.#".into()], conditions: vec![] };
+    let conditional = wire::Interest {
+        patterns: vec!["home.#".into()],
+        conditions: vec![wire::InterestCondition { pattern: 0, filter: "json.celsius > 30".into() }],
+    };
     check_file(
         "pubsub.txt",
         &[
@@ -303,6 +308,7 @@ fn frames_of_pubsub() {
                 b"21.5",
             ),
             body("interest", "The value of a directory record.", interest),
+            body("conditional-interest", "All below home, of which only what is hot.", conditional),
         ],
     );
 }

@@ -17,8 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::Pattern;
-use crate::interest::Interests;
+use crate::interest::{Interests, Want};
 
 /// Keys that are brought up to date at the same time in the background.
 const SYNCS_MAX: usize = 32;
@@ -60,14 +59,14 @@ impl<D: Directory> Announcer<D> {
     }
 
     /// A subscription was made. [`sync`](Self::sync) the key to announce it.
-    pub(crate) fn add(&self, realm: &Realm, pattern: &Pattern) -> Key {
-        self.table.lock().interests.add(realm, pattern)
+    pub(crate) fn add(&self, realm: &Realm, want: &Want) -> Key {
+        self.table.lock().interests.add(realm, want)
     }
 
     /// A subscription ended; the record follows in the background, unless somebody syncs it first.
-    pub(crate) fn remove(&self, realm: &Realm, pattern: &Pattern) -> Key {
+    pub(crate) fn remove(&self, realm: &Realm, want: &Want) -> Key {
         let mut table = self.table.lock();
-        let key = table.interests.remove(realm, pattern);
+        let key = table.interests.remove(realm, want);
         if table.slots.contains_key(&key) {
             table.dirty.insert(key);
         }

@@ -30,6 +30,7 @@ pub async fn run<B: Bus>(make: impl AsyncFn(usize) -> Vec<(NodeId, B)>) {
     keeps_each_publishers_order(&make(3).await).await;
     reaches_a_subscription_as_soon_as_it_is_made(&make(2).await).await;
     ends_a_subscription(&make(2).await).await;
+    delivers_what_a_filter_lets_through(&make(2).await).await;
     keeps_realms_apart(&make(2).await).await;
     drops_the_oldest_for_one_that_lags(&make(2).await).await;
     waits_for_one_that_asks_for_it(&make(2).await).await;
@@ -162,6 +163,29 @@ pub async fn ends_a_subscription<B: Bus>(mesh: &[(NodeId, B)]) {
     assert_eq!(number(&next(&mut kept).await), 1);
     kept.unsubscribe().await.unwrap();
     assert_eq!(publish(publisher, "a", 2).await.peers, 0);
+}
+
+/// A subscription with a filter gets what passes it, and a node no copy that none of its filters lets through.
+///
+/// # Panics
+/// If it is otherwise.
+pub async fn delivers_what_a_filter_lets_through<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, subscriber)] = mesh else { panic!("a mesh of two") };
+    let mut subscriptions = Vec::new();
+    for filter in ["json.n > 3", "header.big"] {
+        let options = SubscribeOptions::default().filter(filter).unwrap();
+        subscriptions
+            .push(subscriber.subscribe(&Realm::default(), "a".parse().unwrap(), options).await.unwrap());
+    }
+    for (json, big, reached) in [("{\"n\": 1}", false, 0), ("{\"n\": 5}", false, 1), ("{}", true, 1)] {
+        let payload = if big { Payload::new(json).header("big", "") } else { Payload::new(json) };
+        let published = publisher.publish(&Realm::default(), &name("a"), payload).await.unwrap();
+        assert_eq!(published.peers, reached, "{json}");
+    }
+    for (subscription, json) in subscriptions.iter_mut().zip(["{\"n\": 5}", "{}"]) {
+        assert_eq!(next(subscription).await.payload, json);
+        assert!(subscription.try_recv().is_none());
+    }
 }
 
 /// A message stays in its realm.

@@ -7,15 +7,16 @@
 //!   *.b     #             prefix (root)
 //! ```
 //!
-//! A node has one record at a key, whose value lists its patterns there. Everything here is pure.
+//! A node has one record at a key, whose value lists what it wants there: patterns, and the filters that narrow them. What
+//! does not fit into a record is left out so that the node wants more, never less. Everything here is pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use macula_proto::{Key, Name, Realm, wire};
 use prost::Message as _;
 
-use crate::Pattern;
+use crate::{Filter, Pattern};
 
 /// How many literal segments of a pattern choose its key, at most.
 pub const PREFIX_DEPTH: usize = 4;
@@ -23,8 +24,17 @@ pub const PREFIX_DEPTH: usize = 4;
 /// Largest value of an interest record, in bytes; it is the directory's own limit.
 pub const INTEREST_BYTES_MAX: usize = 1024;
 
-/// Most patterns that an interest record may list.
+/// Most patterns that an interest record may list, and most conditions.
 pub const INTEREST_PATTERNS_MAX: usize = 128;
+
+/// One thing that a node wants: the messages of a topic or a family of topics, or those that pass a filter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Want {
+    /// Which topics.
+    pub pattern: Pattern,
+    /// Which of their messages; all if there is none.
+    pub filter: Option<Filter>,
+}
 
 /// The key at which a subscription is announced.
 pub fn announced_at(realm: &Realm, pattern: &Pattern) -> Key {
@@ -47,26 +57,49 @@ pub fn resolved_at(realm: &Realm, topic: &Name) -> Vec<Key> {
     keys
 }
 
-/// Reads the value of another node's record. What is no pattern is left out and counted.
+/// Reads the value of another node's record. What is no pattern is left out and counted; a filter that this version cannot
+/// read counts as none.
 pub fn decode(value: &Bytes) -> Decoded {
     let message = Some(value).filter(|value| value.len() <= INTEREST_BYTES_MAX);
     let message = message.and_then(|value| macula_proto::decode::<wire::Interest>(value.clone()).ok());
-    let Some(message) = message else {
-        return Decoded { patterns: Vec::new(), invalid: 1 };
+    let Some(wire::Interest { patterns, conditions }) = message else {
+        return Decoded { wants: Vec::new(), invalid: 1 };
     };
-    let listed = message.patterns.len();
-    let patterns: Vec<Pattern> =
-        message.patterns.iter().take(INTEREST_PATTERNS_MAX).filter_map(|text| text.parse().ok()).collect();
-    Decoded { invalid: listed - patterns.len(), patterns }
+    let conditions = &conditions[..conditions.len().min(INTEREST_PATTERNS_MAX)];
+    let mut decoded =
+        Decoded { wants: Vec::new(), invalid: patterns.len().saturating_sub(INTEREST_PATTERNS_MAX) };
+    for (index, text) in patterns.iter().take(INTEREST_PATTERNS_MAX).enumerate() {
+        match text.parse::<Pattern>() {
+            Ok(pattern) => {
+                let of_this = conditions.iter().filter(|condition| condition.pattern as usize == index);
+                decoded.add(&pattern, of_this);
+            }
+            Err(_) => decoded.invalid += 1,
+        }
+    }
+    decoded
 }
 
 /// What an interest record says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decoded {
-    /// The announcer's patterns at the record's key.
-    pub patterns: Vec<Pattern>,
+    /// What the announcer wants, as far as it belongs to the record's key.
+    pub wants: Vec<Want>,
     /// How many entries were no patterns, or too many.
     pub invalid: usize,
+}
+
+impl Decoded {
+    fn add<'c>(&mut self, pattern: &Pattern, conditions: impl Iterator<Item = &'c wire::InterestCondition>) {
+        let before = self.wants.len();
+        for condition in conditions {
+            // An empty text is no filter either.
+            self.wants.push(Want { pattern: pattern.clone(), filter: condition.filter.parse().ok() });
+        }
+        if self.wants.len() == before {
+            self.wants.push(Want { pattern: pattern.clone(), filter: None });
+        }
+    }
 }
 
 /// This node's own interest, by key.
@@ -79,25 +112,25 @@ pub(crate) struct Interests {
 struct AtKey {
     /// Stands for all patterns at this key when they do not fit into one record.
     covering: Pattern,
-    /// How many subscriptions have each pattern.
-    patterns: BTreeMap<Pattern, usize>,
+    /// How many subscriptions there are of each kind.
+    wants: BTreeMap<Want, usize>,
 }
 
 impl Interests {
-    /// One more subscription has this pattern. Returns where it is to be announced.
-    pub(crate) fn add(&mut self, realm: &Realm, pattern: &Pattern) -> Key {
-        let key = announced_at(realm, pattern);
-        let at_key = self.keys.entry(key).or_insert_with(|| AtKey::new(pattern));
-        *at_key.patterns.entry(pattern.clone()).or_insert(0) += 1;
+    /// One more subscription wants this. Returns where it is to be announced.
+    pub(crate) fn add(&mut self, realm: &Realm, want: &Want) -> Key {
+        let key = announced_at(realm, &want.pattern);
+        let at_key = self.keys.entry(key).or_insert_with(|| AtKey::new(&want.pattern));
+        *at_key.wants.entry(want.clone()).or_insert(0) += 1;
         key
     }
 
-    /// One subscription less has this pattern.
-    pub(crate) fn remove(&mut self, realm: &Realm, pattern: &Pattern) -> Key {
-        let key = announced_at(realm, pattern);
+    /// One subscription less wants this.
+    pub(crate) fn remove(&mut self, realm: &Realm, want: &Want) -> Key {
+        let key = announced_at(realm, &want.pattern);
         if let Some(at_key) = self.keys.get_mut(&key) {
-            at_key.remove(pattern);
-            if at_key.patterns.is_empty() {
+            at_key.remove(want);
+            if at_key.wants.is_empty() {
                 self.keys.remove(&key);
             }
         }
@@ -127,32 +160,52 @@ impl AtKey {
             };
             text.parse().expect("a pattern's prefix followed by a wildcard is a pattern")
         };
-        Self { covering, patterns: BTreeMap::new() }
+        Self { covering, wants: BTreeMap::new() }
     }
 
-    fn remove(&mut self, pattern: &Pattern) {
-        if let Some(count) = self.patterns.get_mut(pattern) {
+    fn remove(&mut self, want: &Want) {
+        if let Some(count) = self.wants.get_mut(want) {
             *count -= 1;
             if *count == 0 {
-                self.patterns.remove(pattern);
+                self.wants.remove(want);
             }
         }
     }
 
+    /// Everything if it fits; else without filters; else the pattern that covers all.
     fn encode(&self) -> Bytes {
-        let mut bytes = 0;
-        let mut patterns = Vec::new();
-        for pattern in self.patterns.keys() {
-            // Field tag, at most two bytes of length, text.
-            bytes += 3 + pattern.as_str().len();
-            if bytes > INTEREST_BYTES_MAX || patterns.len() == INTEREST_PATTERNS_MAX {
-                patterns = vec![self.covering.to_string()];
-                break;
-            }
-            patterns.push(pattern.to_string());
-        }
-        wire::Interest { patterns }.encode_to_vec().into()
+        let unfiltered = || self.wants.keys().map(|want| Want { filter: None, ..want.clone() });
+        let exact = encode(self.wants.keys().cloned());
+        exact.or_else(|| encode(unfiltered())).unwrap_or_else(|| {
+            let covering = Want { pattern: self.covering.clone(), filter: None };
+            encode([covering]).expect("one pattern fits into a record")
+        })
     }
+}
+
+/// The record's value for these wants; `None` if they are too many.
+fn encode(wants: impl IntoIterator<Item = Want>) -> Option<Bytes> {
+    let mut by_pattern: BTreeMap<Pattern, BTreeSet<Option<Filter>>> = BTreeMap::new();
+    for want in wants {
+        by_pattern.entry(want.pattern).or_default().insert(want.filter);
+    }
+    let mut message = wire::Interest::default();
+    for (index, (pattern, filters)) in by_pattern.into_iter().enumerate() {
+        message.patterns.push(pattern.to_string());
+        // Who wants all messages of a pattern anyway has no use for a filter.
+        if !filters.contains(&None) {
+            let condition = |filter: Filter| wire::InterestCondition {
+                pattern: index as u32,
+                filter: filter.to_string(),
+            };
+            message.conditions.extend(filters.into_iter().flatten().map(condition));
+        }
+        let too_many = message.patterns.len().max(message.conditions.len()) > INTEREST_PATTERNS_MAX;
+        if too_many || message.encoded_len() > INTEREST_BYTES_MAX {
+            return None;
+        }
+    }
+    Some(message.encode_to_vec().into())
 }
 
 fn topic_key(realm: &Realm, topic: &str) -> Key {
@@ -174,6 +227,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn want(pattern: &str) -> Want {
+        Want { pattern: pattern.parse().unwrap(), filter: None }
+    }
+
+    fn want_if(pattern: &str, filter: &str) -> Want {
+        Want { filter: Some(filter.parse().unwrap()), ..want(pattern) }
+    }
+
     #[test]
     fn a_publisher_resolves_its_topic_and_its_prefixes_and_no_more() {
         let realm = Realm::default();
@@ -192,16 +253,16 @@ mod tests {
     #[test]
     fn a_pattern_is_listed_until_its_last_subscription_is_gone() {
         let (realm, mut interests) = (Realm::default(), Interests::default());
-        let key = interests.add(&realm, &pattern("a.*"));
-        interests.add(&realm, &pattern("a.*"));
-        interests.add(&realm, &pattern("a.#.z"));
-        let listed = |interests: &Interests| decode(&interests.value(&key).unwrap()).patterns;
-        assert_eq!(listed(&interests), [pattern("a.#.z"), pattern("a.*")]);
-        interests.remove(&realm, &pattern("a.*"));
+        let key = interests.add(&realm, &want("a.*"));
+        interests.add(&realm, &want("a.*"));
+        interests.add(&realm, &want("a.#.z"));
+        let listed = |interests: &Interests| decode(&interests.value(&key).unwrap()).wants;
+        assert_eq!(listed(&interests), [want("a.#.z"), want("a.*")]);
+        interests.remove(&realm, &want("a.*"));
         assert_eq!(listed(&interests).len(), 2);
-        interests.remove(&realm, &pattern("a.*"));
-        assert_eq!(listed(&interests), [pattern("a.#.z")]);
-        interests.remove(&realm, &pattern("a.#.z"));
+        interests.remove(&realm, &want("a.*"));
+        assert_eq!(listed(&interests), [want("a.#.z")]);
+        interests.remove(&realm, &want("a.#.z"));
         assert_eq!(interests.value(&key), None);
     }
 
@@ -210,21 +271,65 @@ mod tests {
         let (realm, mut interests) = (Realm::default(), Interests::default());
         let mut key = None;
         for n in 0..200 {
-            key = Some(interests.add(&realm, &pattern(&format!("a.*.some-long-segment-{n}"))));
+            key = Some(interests.add(&realm, &want(&format!("a.*.some-long-segment-{n}"))));
         }
         let value = interests.value(&key.unwrap()).unwrap();
         assert!(value.len() <= INTEREST_BYTES_MAX);
-        assert_eq!(decode(&value).patterns, [pattern("a.#")]);
+        assert_eq!(decode(&value).wants, [want("a.#")]);
     }
 
     #[test]
     fn what_others_announce_is_checked() {
         assert_eq!(decode(&Bytes::from(vec![0xff; 40])).invalid, 1);
         assert_eq!(decode(&Bytes::from(vec![0; INTEREST_BYTES_MAX + 1])).invalid, 1);
-        let mixed = wire::Interest { patterns: vec!["a.*".into(), "b*".into()] }.encode_to_vec();
-        assert_eq!(decode(&mixed.into()), Decoded { patterns: vec![pattern("a.*")], invalid: 1 });
-        let many = wire::Interest { patterns: vec!["a".into(); 200] }.encode_to_vec();
-        assert_eq!(decode(&many.into()).patterns.len(), INTEREST_PATTERNS_MAX);
+        let mixed = announced(&["a.*", "b*"], &[]);
+        assert_eq!(decode(&mixed), Decoded { wants: vec![want("a.*")], invalid: 1 });
+        assert_eq!(decode(&announced(&["a"; 200], &[])).wants.len(), INTEREST_PATTERNS_MAX);
+    }
+
+    fn announced(patterns: &[&str], conditions: &[(u32, &str)]) -> Bytes {
+        let condition = |(pattern, filter): &(u32, &str)| wire::InterestCondition {
+            pattern: *pattern,
+            filter: (*filter).into(),
+        };
+        let patterns = patterns.iter().map(ToString::to_string).collect();
+        wire::Interest { patterns, conditions: conditions.iter().map(condition).collect() }
+            .encode_to_vec()
+            .into()
+    }
+
+    #[test]
+    fn filters_stand_beside_their_pattern_unless_somebody_wants_all_of_it() {
+        let (realm, mut interests) = (Realm::default(), Interests::default());
+        let (hot, new) = (want_if("a.*", "json.celsius > 30"), want_if("a.*", "header.new"));
+        let key = interests.add(&realm, &hot);
+        interests.add(&realm, &new);
+        let listed = |interests: &Interests| decode(&interests.value(&key).unwrap()).wants;
+        assert_eq!(listed(&interests), [new.clone(), hot.clone()]);
+        interests.add(&realm, &want("a.*"));
+        assert_eq!(listed(&interests), [want("a.*")]);
+        interests.remove(&realm, &want("a.*"));
+        interests.remove(&realm, &new);
+        assert_eq!(listed(&interests), [hot]);
+    }
+
+    #[test]
+    fn filters_that_do_not_fit_are_left_out_before_patterns_are() {
+        let (realm, mut interests) = (Realm::default(), Interests::default());
+        let long = format!("header.x == \"{}\"", "x".repeat(400));
+        let mut key = interests.add(&realm, &want_if("a.*", &long));
+        assert_eq!(decode(&interests.value(&key).unwrap()).wants, [want_if("a.*", &long)]);
+        for pattern in ["a.*.b", "a.*.c"] {
+            key = interests.add(&realm, &want_if(pattern, &long));
+        }
+        let listed = decode(&interests.value(&key).unwrap()).wants;
+        assert_eq!(listed, [want("a.*"), want("a.*.b"), want("a.*.c")]);
+    }
+
+    #[test]
+    fn a_filter_of_a_later_version_counts_as_none_and_a_condition_without_pattern_is_nothing() {
+        let value = announced(&["a.*", "b"], &[(0, "header.x ~= 3"), (7, "header.x")]);
+        assert_eq!(decode(&value), Decoded { wants: vec![want("a.*"), want("b")], invalid: 0 });
     }
 
     proptest! {
@@ -242,7 +347,7 @@ mod tests {
 
         #[test]
         fn garbage_decodes_to_valid_patterns_or_nothing(value: Vec<u8>) {
-            prop_assert!(decode(&value.into()).patterns.len() <= INTEREST_PATTERNS_MAX);
+            prop_assert!(decode(&value.into()).wants.len() <= 2 * INTEREST_PATTERNS_MAX);
         }
 
         #[test]
@@ -254,12 +359,12 @@ mod tests {
             let suffixes: Vec<String> = suffixes.into_iter().collect();
             let mut key = None;
             for suffix in &suffixes {
-                key = Some(interests.add(&realm, &pattern(&format!("p.*.{suffix}"))));
+                key = Some(interests.add(&realm, &want(&format!("p.*.{suffix}"))));
             }
             let value = interests.value(&key.unwrap()).unwrap();
             let topic: Name = format!("p.x.{}", suffixes[at.index(suffixes.len())]).parse().unwrap();
             prop_assert!(value.len() <= INTEREST_BYTES_MAX);
-            prop_assert!(decode(&value).patterns.iter().any(|listed| listed.matches(&topic)));
+            prop_assert!(decode(&value).wants.iter().any(|listed| listed.pattern.matches(&topic)));
         }
     }
 }

@@ -9,6 +9,9 @@
 //!   link to each peer ─── lane ═══ QUIC ═══▶ on_lane_frame ─▶ window ─▶ trie
 //! ```
 //!
+//! A subscription may have a [`Filter`] over headers and JSON fields. It goes along with the announcement, so that a publisher
+//! does not send what no filter of a node lets through; that node evaluates it again, for each subscription.
+//!
 //! # Call order
 //! 1. [`PubSub::new`] over a `Transport` and a `Directory`.
 //! 2. Feed it: every `PUBLISH` frame that the transport delivers goes to [`PubSub::on_lane_frame`].
@@ -25,7 +28,7 @@
 //! # What is not there
 //! No fan-out tree: a topic with very many remote subscribers costs its publisher one copy each, and a topic with
 //! more subscribers than the directory returns reaches only those that it returned. No at-least-once delivery, no retained values,
-//! no queue groups, no filters on content. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
+//! no queue groups. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
 //!
 //! # Example
 //! ```
@@ -59,6 +62,7 @@ mod bus;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
+mod filter;
 mod interest;
 mod link;
 mod local;
@@ -71,6 +75,7 @@ mod options;
 mod pattern;
 mod publish;
 mod pubsub;
+mod reading;
 mod receive;
 mod route;
 mod subscription;
@@ -79,15 +84,18 @@ mod window;
 
 pub use bus::Bus;
 pub use error::{PayloadError, PublishError, SubscribeError};
+pub use filter::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TESTS_MAX, Filter, FilterError};
 pub use interest::{
-    Decoded, INTEREST_BYTES_MAX, INTEREST_PATTERNS_MAX, PREFIX_DEPTH, announced_at, decode, resolved_at,
+    Decoded, INTEREST_BYTES_MAX, INTEREST_PATTERNS_MAX, PREFIX_DEPTH, Want, announced_at, decode, resolved_at,
 };
 #[cfg(feature = "testing")]
 pub use memory::{MemoryBus, MemoryBusNetwork};
 pub use message::{
     CONTENT_TYPE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers, Message, Payload,
 };
-pub use metrics::{DropLabels, DropReason, PubSubMetrics, RefuseLabels, RefuseReason};
+pub use metrics::{
+    DropLabels, DropReason, FilterLabels, FilterPlace, PubSubMetrics, RefuseLabels, RefuseReason,
+};
 pub use options::{LagPolicy, PubSubConfig, PublishOptions, SubscribeOptions};
 pub use pattern::{Pattern, PatternError};
 pub use publish::Published;

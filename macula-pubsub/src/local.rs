@@ -7,15 +7,18 @@ use macula_proto::{Name, Realm};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use crate::interest::Want;
 use crate::mailbox::{Mailbox, Offer, Parked};
 use crate::message::Content;
-use crate::{LagPolicy, Pattern, SubscribeError, SubscribeOptions, SubscriptionId, SubscriptionInfo, Trie};
+use crate::{
+    LagPolicy, Pattern, Payload, SubscribeError, SubscribeOptions, SubscriptionId, SubscriptionInfo, Trie,
+};
 
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) id: SubscriptionId,
     pub(crate) realm: Realm,
-    pub(crate) pattern: Pattern,
+    pub(crate) want: Want,
     pub(crate) lag: LagPolicy,
     pub(crate) mailbox: Arc<Mailbox>,
 }
@@ -43,6 +46,8 @@ pub(crate) struct Delivery {
     pub(crate) lost: u64,
     /// How many of the lost copies are of this message.
     pub(crate) refused: usize,
+    /// Subscribers whose filter does not let it through.
+    pub(crate) filtered: u64,
     parked: Vec<Parked>,
 }
 
@@ -67,11 +72,12 @@ impl LocalTable {
         state.last_id += 1;
         let id = SubscriptionId(state.last_id);
         let mailbox = Arc::new(Mailbox::new(options));
-        let subscriber = Subscriber { id, realm: realm.clone(), pattern, lag: options.lag, mailbox };
+        let want = Want { pattern, filter: options.filter.clone() };
+        let subscriber = Subscriber { id, realm: realm.clone(), want, lag: options.lag, mailbox };
         let subscriber = Arc::new(subscriber);
         state.by_id.insert(id, subscriber.clone());
         let trie = state.realms.entry(realm.clone()).or_default();
-        trie.insert(&subscriber.pattern, id, subscriber.clone());
+        trie.insert(&subscriber.want.pattern, id, subscriber.clone());
         Ok(subscriber)
     }
 
@@ -82,7 +88,7 @@ impl LocalTable {
             return false;
         }
         if let Some(trie) = state.realms.get_mut(&subscriber.realm) {
-            trie.remove(&subscriber.pattern, &subscriber.id);
+            trie.remove(&subscriber.want.pattern, &subscriber.id);
             if trie.is_empty() {
                 state.realms.remove(&subscriber.realm);
             }
@@ -118,12 +124,17 @@ impl LocalTable {
 }
 
 impl Subscriber {
+    fn accepts(&self, payload: &Payload) -> bool {
+        self.want.filter.as_ref().is_none_or(|filter| filter.accepts(payload))
+    }
+
     fn info(&self) -> SubscriptionInfo {
         let counts = self.mailbox.counts();
         SubscriptionInfo {
             id: self.id,
             realm: self.realm.clone(),
-            pattern: self.pattern.clone(),
+            pattern: self.want.pattern.clone(),
+            filter: self.want.filter.clone(),
             lag: self.lag,
             queued: counts.queued,
             queued_bytes: counts.queued_bytes,
@@ -138,7 +149,11 @@ impl Delivery {
     pub(crate) fn offer(subscribers: &[Arc<Subscriber>], content: &Content, may_wait: bool) -> Self {
         let mut delivery = Self::default();
         for subscriber in subscribers {
-            let message = content.to_message(subscriber.id, &subscriber.pattern);
+            if !subscriber.accepts(&content.payload) {
+                delivery.filtered += 1;
+                continue;
+            }
+            let message = content.to_message(subscriber.id, &subscriber.want.pattern);
             match subscriber.mailbox.offer(message, may_wait) {
                 Offer::Taken { evicted } => {
                     delivery.taken += 1;

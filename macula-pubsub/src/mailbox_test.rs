@@ -9,7 +9,12 @@ use crate::message::{Content, Payload};
 
 fn mailbox(messages: usize, bytes: usize, lag: LagPolicy) -> Arc<Mailbox> {
     let bound = |n| NonZeroUsize::new(n).unwrap();
-    let options = SubscribeOptions { queue_messages: bound(messages), queue_bytes: bound(bytes), lag };
+    let options = SubscribeOptions {
+        queue_messages: bound(messages),
+        queue_bytes: bound(bytes),
+        lag,
+        ..Default::default()
+    };
     Arc::new(Mailbox::new(&options))
 }
 

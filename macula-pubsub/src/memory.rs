@@ -123,9 +123,10 @@ impl MemoryBus {
         let mut deliveries = Vec::new();
         for node in nodes {
             let subscribers = node.local.matching(realm, topic);
-            if !subscribers.is_empty() {
+            let delivery = Delivery::offer(&subscribers, &content, may_wait);
+            if delivery.filtered < subscribers.len() as u64 {
                 published.peers += usize::from(node.id != self.node.id);
-                deliveries.push((node.id, Delivery::offer(&subscribers, &content, may_wait)));
+                deliveries.push((node.id, delivery));
             }
         }
         (published, deliveries)

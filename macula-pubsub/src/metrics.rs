@@ -26,6 +26,8 @@ pub struct PubSubMetrics {
     pub duplicates: Counter,
     /// Received messages and interests that were refused, by reason.
     pub refused: Family<RefuseLabels, Counter>,
+    /// Copies spared because a filter does not let the message through, by where it was evaluated.
+    pub filtered: Family<FilterLabels, Counter>,
     /// Published messages whose look-ups failed or timed out.
     pub unresolved: Counter,
     /// Subscriptions made.
@@ -64,6 +66,22 @@ pub struct DropLabels {
     pub reason: DropReason,
 }
 
+/// Where a filter was evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum FilterPlace {
+    /// At the publisher: a copy to a peer.
+    Publisher,
+    /// At the subscriber's node: a copy to a subscription.
+    Subscriber,
+}
+
+/// Labels of [`PubSubMetrics::filtered`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FilterLabels {
+    /// Where.
+    pub place: FilterPlace,
+}
+
 /// Why something from a peer was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum RefuseReason {
@@ -100,6 +118,7 @@ impl PubSubMetrics {
         registry.register("unwanted", "Received messages that nobody here wants", self.unwanted.clone());
         registry.register("duplicates", "Received messages that came twice or late", self.duplicates.clone());
         registry.register("refused", "Received messages and interests refused", self.refused.clone());
+        registry.register("filtered", "Copies spared by filters", self.filtered.clone());
         registry.register("unresolved", "Messages whose look-ups did not succeed", self.unresolved.clone());
         registry.register("subscriptions_added", "Subscriptions made", self.subscriptions_added.clone());
         registry.register("subscriptions_removed", "Subscriptions ended", self.subscriptions_removed.clone());
@@ -115,6 +134,12 @@ impl PubSubMetrics {
     pub(crate) fn drop_copies(&self, reason: DropReason, copies: u64) {
         if copies > 0 {
             self.dropped.get_or_create(&DropLabels { reason }).inc_by(copies);
+        }
+    }
+
+    pub(crate) fn filter(&self, place: FilterPlace, copies: u64) {
+        if copies > 0 {
+            self.filtered.get_or_create(&FilterLabels { place }).inc_by(copies);
         }
     }
 
@@ -134,6 +159,7 @@ impl Default for PubSubMetrics {
             unwanted: Counter::default(),
             duplicates: Counter::default(),
             refused: Family::default(),
+            filtered: Family::default(),
             unresolved: Counter::default(),
             subscriptions_added: Counter::default(),
             subscriptions_removed: Counter::default(),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use macula_proto::Realm;
 
+use crate::{Filter, FilterError};
+
 /// What happens to a message for a subscriber whose queue is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LagPolicy {
@@ -18,9 +20,12 @@ pub enum LagPolicy {
     Wait,
 }
 
-/// How a subscription's queue behaves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a subscription wants, and how its queue behaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SubscribeOptions {
+    /// Which messages of the topics it wants; all if there is none. Publishers do not send what no filter of a node lets
+    /// through, as far as the filters fit into its announcement. Default none.
+    pub filter: Option<Filter>,
     /// Most messages that wait to be received. Default 1,024.
     pub queue_messages: NonZeroUsize,
     /// Most payload bytes that wait to be received; a larger single message is taken into an empty queue.
@@ -33,10 +38,22 @@ pub struct SubscribeOptions {
 impl Default for SubscribeOptions {
     fn default() -> Self {
         Self {
+            filter: None,
             queue_messages: const { NonZeroUsize::new(1024).expect("not zero") },
             queue_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).expect("not zero") },
             lag: LagPolicy::default(),
         }
+    }
+}
+
+impl SubscribeOptions {
+    /// Only the messages that this filter lets through.
+    ///
+    /// # Errors
+    /// [`FilterError`]: where the text is no filter, and which rule it breaks.
+    pub fn filter(mut self, filter: &str) -> Result<Self, FilterError> {
+        self.filter = Some(filter.parse()?);
+        Ok(self)
     }
 }
 

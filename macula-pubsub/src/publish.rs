@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::link::{Link, Offered, Sent, WaitsFor};
 use crate::local::{Delivery, Subscriber};
 use crate::message::Content;
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, FilterPlace};
 use crate::pubsub::{Inner, PubSub};
 use crate::route::Order;
 use crate::{Payload, PayloadError, PublishError, PublishOptions};
@@ -105,13 +105,21 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             let route = self.routes.get(realm, topic, self.clock.now(), &self.metrics);
             let unresolved = route.ready(started + self.config.lookup_timeout).await;
             let reading = self.routes.read(&route, self.gate.as_ref(), &self.metrics);
+            let some: Vec<Arc<Link>>;
+            let links = if reading.choosy.is_empty() {
+                &reading.links
+            } else {
+                some =
+                    [reading.links.clone(), reading.choosy_links(&content.payload, &self.metrics)].concat();
+                &some
+            };
             let subscribers = self.local.matching(realm, topic);
             let Some(mut order) = route.order() else {
                 // Given up just now, because the cache was full.
                 self.routes.forget(&route);
                 continue;
             };
-            let mut departure = self.depart(content, &mut order, &reading.links, &subscribers, options)?;
+            let mut departure = self.depart(content, &mut order, links, &subscribers, options)?;
             departure.published.unnamed = reading.unnamed;
             return Ok((departure, unresolved));
         }
@@ -186,5 +194,6 @@ impl<T: Transport, D: Directory> Inner<T, D> {
     pub(crate) fn count_delivery(&self, before: &Delivery, now: &Delivery) {
         self.metrics.delivered.inc_by((now.taken - before.taken) as u64);
         self.metrics.drop_copies(DropReason::SubscriberFull, now.lost - before.lost);
+        self.metrics.filter(FilterPlace::Subscriber, now.filtered - before.filtered);
     }
 }

@@ -105,10 +105,10 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             return Err(SubscribeError::NotInRealm(realm.clone()));
         }
         inner.check(realm, Action::Subscribe(pattern.as_str()))?;
-        let subscriber = inner.local.add(realm, pattern.clone(), &options)?;
+        let subscriber = inner.local.add(realm, pattern, &options)?;
         inner.metrics.subscriptions_added.inc();
         inner.metrics.subscriptions.inc();
-        let key = inner.announcer.add(realm, &pattern);
+        let key = inner.announcer.add(realm, &subscriber.want);
         // From here on, dropping the handle undoes everything.
         let mut subscription = Subscription::new(subscriber, inner.clone());
         subscription.announced = inner.announcer.sync(key).await?;
@@ -206,12 +206,12 @@ impl<T: Transport, D: Directory> Home for Inner<T, D> {
         if self.local.remove(subscriber) {
             self.metrics.subscriptions_removed.inc();
             self.metrics.subscriptions.dec();
-            self.announcer.remove(&subscriber.realm, &subscriber.pattern);
+            self.announcer.remove(&subscriber.realm, &subscriber.want);
         }
     }
 
     fn left<'a>(&'a self, subscriber: &'a Subscriber) -> Left<'a> {
-        let key = crate::interest::announced_at(&subscriber.realm, &subscriber.pattern);
+        let key = crate::interest::announced_at(&subscriber.realm, &subscriber.want.pattern);
         Box::pin(async move { self.announcer.sync(key).await.map(|_| ()) })
     }
 }

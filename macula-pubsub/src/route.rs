@@ -15,14 +15,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
-use macula_dht::{Directory, DirectoryError, Record, Watch};
-use macula_proto::{Access, Action, Contact, Gate, Key, Liveness, Name, NodeId, Realm, Timestamp};
+use macula_dht::{Directory, DirectoryError, Watch};
+use macula_proto::{Contact, Gate, Key, Liveness, Name, NodeId, Realm, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::interest;
 use crate::link::{Link, LinkLimits};
-use crate::metrics::{PubSubMetrics, RefuseReason};
+use crate::metrics::PubSubMetrics;
+use crate::reading::{self, Reading};
 
 /// The part of a full cache that goes at once, so that finding the oldest costs little per topic.
 const EVICTED_SHARE: usize = 16;
@@ -61,14 +62,6 @@ pub(crate) struct Route {
 pub(crate) struct Order {
     pub(crate) last_sequence: u64,
     retired: bool,
-}
-
-/// The peers that want a topic.
-pub(crate) struct Reading {
-    generation: u64,
-    pub(crate) links: Vec<Arc<Link>>,
-    /// How many more records there seem to be than the directory gave.
-    pub(crate) unnamed: usize,
 }
 
 /// A cached topic, for operators.
@@ -146,8 +139,7 @@ impl<D: Directory> Routes<D> {
         {
             return reading;
         }
-        let links = self.subscribers(route, gate, metrics);
-        let reading = Arc::new(Reading { generation, links, unnamed: route.unnamed() });
+        let reading = Arc::new(Reading { generation, ..self.subscribers(route, gate, metrics) });
         route.reading.store(Some(reading.clone()));
         reading
     }
@@ -171,7 +163,7 @@ impl<D: Directory> Routes<D> {
         let info = |route: &Arc<Route>| RouteInfo {
             realm: route.realm.clone(),
             topic: route.topic.clone(),
-            peers: self.read(route, gate, metrics).links.iter().map(|link| link.peer()).collect(),
+            peers: self.read(route, gate, metrics).peers(),
             last_sequence: route.order.lock().last_sequence,
             idle: Duration::from_nanos(nanos(now).saturating_sub(route.used.load(Ordering::Relaxed))),
         };
@@ -208,33 +200,32 @@ impl<D: Directory> Routes<D> {
         changes + self.outside_generation.load(Ordering::Acquire)
     }
 
-    fn subscribers(&self, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> Vec<Arc<Link>> {
-        let mut peers: BTreeMap<NodeId, (u64, Contact)> = BTreeMap::new();
+    fn subscribers(&self, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> Reading {
+        let mut peers = BTreeMap::new();
+        let topic = (&route.realm, &route.topic);
         for watch in &route.watches {
             for record in &watch.current().records {
                 let id = record.announcer.id;
-                let is_there = id != self.me && !self.liveness.is_gone(&id);
-                if is_there && wants(record, route, gate, metrics) {
-                    let known = peers.entry(id);
-                    let newest = known.or_insert_with(|| (record.sequence, record.announcer.clone()));
-                    if newest.0 < record.sequence {
-                        *newest = (record.sequence, record.announcer.clone());
-                    }
+                if id != self.me && !self.liveness.is_gone(&id) {
+                    reading::collect(record, topic, gate, metrics, &mut peers);
                 }
             }
         }
-        peers.into_values().map(|(_, contact)| self.link(contact)).collect()
+        let mut reading = Reading { unnamed: route.unnamed(), ..Reading::default() };
+        for wanted in peers.into_values() {
+            reading.add(self.link(&wanted.contact), wanted);
+        }
+        reading
     }
 
-    fn link(&self, contact: Contact) -> Arc<Link> {
+    fn link(&self, contact: &Contact) -> Arc<Link> {
         let mut links = self.links.lock();
         if let Some(link) = links.get(&contact.id).and_then(Weak::upgrade) {
-            link.learn(&contact);
+            link.learn(contact);
             return link;
         }
-        let id = contact.id;
-        let link = Arc::new(Link::new(contact, self.link_limits));
-        links.insert(id, Arc::downgrade(&link));
+        let link = Arc::new(Link::new(contact.clone(), self.link_limits));
+        links.insert(contact.id, Arc::downgrade(&link));
         link
     }
 
@@ -301,30 +292,6 @@ impl Route {
     pub(crate) fn order(&self) -> Option<MutexGuard<'_, Order>> {
         let order = self.order.lock();
         (!order.retired).then_some(order)
-    }
-}
-
-/// Whether a record's announcer wants the route's topic, and may have it.
-fn wants(record: &Record, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> bool {
-    let decoded = interest::decode(&record.value);
-    if decoded.invalid > 0 {
-        metrics.refuse(RefuseReason::Interest);
-    }
-    let matching = decoded.patterns.iter().filter(|pattern| pattern.matches(&route.topic));
-    let mut allowed = matching.map(|pattern| {
-        let action = Action::Subscribe(pattern.as_str());
-        gate.check(Access { peer: record.announcer.id, realm: &route.realm, action }).is_ok()
-    });
-    match allowed.next() {
-        None => false,
-        Some(true) => true,
-        Some(false) => {
-            let other = allowed.any(|allowed| allowed);
-            if !other {
-                metrics.refuse(RefuseReason::Forbidden);
-            }
-            other
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use macula_dht::{Announced, DirectoryError};
 use macula_proto::Realm;
 
 use crate::local::Subscriber;
-use crate::{LagPolicy, Message, Pattern};
+use crate::{Filter, LagPolicy, Message, Pattern};
 
 /// Which subscription; unique within one node's run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,6 +38,8 @@ pub struct SubscriptionInfo {
     pub realm: Realm,
     /// What it wants.
     pub pattern: Pattern,
+    /// What it wants of that.
+    pub filter: Option<Filter>,
     /// What happens when it lags.
     pub lag: LagPolicy,
     /// Messages waiting to be received.
@@ -84,7 +86,12 @@ impl Subscription {
 
     /// What it wants.
     pub fn pattern(&self) -> &Pattern {
-        &self.subscriber.pattern
+        &self.subscriber.want.pattern
+    }
+
+    /// What it wants of that; `None`: everything.
+    pub fn filter(&self) -> Option<&Filter> {
+        self.subscriber.want.filter.as_ref()
     }
 
     /// In which realm.

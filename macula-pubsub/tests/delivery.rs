@@ -76,7 +76,7 @@ async fn concurrent_publishers_of_one_node_are_received_in_the_order_of_their_nu
     let mut mesh = Mesh::new();
     let [anna, bert] = mesh.nodes();
     let options = SubscribeOptions { queue_messages: NonZeroUsize::new(5000).unwrap(), ..Default::default() };
-    let mut far = bert.subscribe(&realm(), "t".parse().unwrap(), options).await.unwrap();
+    let mut far = bert.subscribe(&realm(), "t".parse().unwrap(), options.clone()).await.unwrap();
     let mut near = anna.subscribe(&realm(), "t".parse().unwrap(), options).await.unwrap();
     // All at once, so that they meet while the first look-up and the first dial are under way.
     let tasks: Vec<_> = (0..500)
@@ -101,7 +101,7 @@ async fn a_slow_subscriber_slows_nobody() {
     let mut mesh = Mesh::new();
     let [anna, bert] = mesh.nodes();
     let tiny = SubscribeOptions { queue_messages: NonZeroUsize::new(1).unwrap(), ..Default::default() };
-    let asleep = bert.subscribe(&realm(), "t".parse().unwrap(), tiny).await.unwrap();
+    let asleep = bert.subscribe(&realm(), "t".parse().unwrap(), tiny.clone()).await.unwrap();
     let stuck = SubscribeOptions { lag: LagPolicy::Wait, ..tiny };
     let stuck = bert.subscribe(&realm(), "t".parse().unwrap(), stuck).await.unwrap();
     let mut quick = subscribe(&bert, "t").await;
@@ -239,7 +239,7 @@ async fn a_node_that_may_not_is_told_so() {
     let published = node.publish(&realm(), &name("secret"), Payload::new("")).await;
     assert!(matches!(published, Err(PublishError::Forbidden(_))));
     let options = SubscribeOptions::default();
-    let subscribed = node.subscribe(&realm(), "secret".parse().unwrap(), options).await;
+    let subscribed = node.subscribe(&realm(), "secret".parse().unwrap(), options.clone()).await;
     assert!(matches!(subscribed, Err(SubscribeError::Forbidden(_))));
     let foreign = "elsewhere".parse().unwrap();
     let published = node.publish(&foreign, &name("a"), Payload::new("")).await;

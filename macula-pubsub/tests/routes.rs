@@ -218,7 +218,7 @@ async fn many_subscriptions_at_once_cost_few_announcements() {
     let other = network.directory(NodeId::from_bytes([7; 32]));
     let key = macula_pubsub::announced_at(&realm(), &"a.*".parse().unwrap());
     let found = other.find(key).await.unwrap();
-    assert_eq!(macula_pubsub::decode(&found.records[0].value).patterns.len(), 20);
+    assert_eq!(macula_pubsub::decode(&found.records[0].value).wants.len(), 20);
 
     for subscription in subscriptions {
         subscription.unsubscribe().await.unwrap();

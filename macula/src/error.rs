@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use macula_dht::DirectoryError;
 use macula_proto::{NameError, Realm, RealmError};
-use macula_pubsub::{PatternError, PublishError, SubscribeError};
+use macula_pubsub::{FilterError, PatternError, PublishError, SubscribeError};
 use macula_rpc::{CallError, RegisterError};
 use macula_transport::{BindError, IdentityError, TransportError};
 
@@ -26,6 +26,9 @@ pub enum Error {
     /// A subscription pattern breaks a rule.
     #[error("{0}")]
     Pattern(#[from] PatternError),
+    /// A subscription's filter breaks a rule.
+    #[error("{0}")]
+    Filter(#[from] FilterError),
     /// A realm name breaks a rule.
     #[error("{0}")]
     Realm(#[from] RealmError),

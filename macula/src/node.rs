@@ -302,6 +302,16 @@ impl Node {
 
     /// As [`subscribe`](Self::subscribe), in a given realm and with options.
     ///
+    /// ```no_run
+    /// # async fn example(node: macula::Node) -> Result<(), macula::Error> {
+    /// use macula::SubscribeOptions;
+    ///
+    /// let large = SubscribeOptions::default().filter(r#"header.kind == "order" && json.amount > 10"#)?;
+    /// let mut orders = node.subscribe_in(node.realm(), "shop.*", large).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The same.
     pub async fn subscribe_in(

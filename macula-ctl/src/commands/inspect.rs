@@ -200,13 +200,15 @@ impl Row for Bucket {
 }
 
 impl Row for Subscription {
-    const COLUMNS: &'static [&'static str] = &["id", "realm", "pattern", "queued", "delivered", "dropped"];
+    const COLUMNS: &'static [&'static str] =
+        &["id", "realm", "pattern", "filter", "queued", "delivered", "dropped"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.id.to_string(),
             self.realm.clone(),
             self.pattern.clone(),
+            self.filter.clone().unwrap_or_default(),
             self.queued.to_string(),
             self.delivered.to_string(),
             self.dropped.to_string(),

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use hyper::Method;
-use macula_console::api::{Call, CallResult, Encoding, Payload, Publish, Published, SubscribeEvent};
+use macula_console::api::{Call, CallResult, Encoding, Message, Payload, Publish, Published, SubscribeEvent};
 
 use crate::cli::{self, Format};
 use crate::client::Client;
@@ -44,8 +44,12 @@ pub(crate) async fn subscribe(
     format: Format,
     args: &cli::Subscribe,
 ) -> Result<(), CliError> {
-    let realm = args.realm.as_deref().map(|realm| format!("&realm={}", query(realm))).unwrap_or_default();
-    let path = format!("/v1/subscribe?pattern={}{realm}", query(&args.pattern));
+    let mut path = format!("/v1/subscribe?pattern={}", query(&args.pattern));
+    for (name, value) in [("realm", &args.realm), ("filter", &args.filter)] {
+        if let Some(value) = value {
+            path += &format!("&{name}={}", query(value));
+        }
+    }
     let mut events = client.lines(Method::GET, &path).await?;
     let mut left = args.count;
     let told_to_stop = daemon::told_to_stop();
@@ -64,8 +68,7 @@ pub(crate) async fn subscribe(
             Some(SubscribeEvent::Message(message)) => {
                 match format {
                     Format::Table => {
-                        let text = output::one_line(&shown(&message.payload));
-                        output::print(&format!("{}  {text}", message.topic))?;
+                        output::print(&line(&message))?;
                     }
                     Format::Json | Format::Ndjson => output::line(&message)?,
                 }
@@ -74,6 +77,16 @@ pub(crate) async fn subscribe(
         }
     }
     Ok(())
+}
+
+/// A message as people read it: topic, headers if there are any, content.
+fn line(message: &Message) -> String {
+    let text = output::one_line(&shown(&message.payload));
+    let header = |(name, value): (&String, &String)| output::one_line(&format!("{name}={value}"));
+    match message.headers.iter().map(header).collect::<Vec<_>>().join(" ") {
+        headers if headers.is_empty() => format!("{}  {text}", message.topic),
+        headers => format!("{}  [{headers}]  {text}", message.topic),
+    }
 }
 
 pub(crate) async fn call(client: &Client, format: Format, args: &cli::Call) -> Result<(), CliError> {
