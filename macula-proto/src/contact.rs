@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::limits::CONTACT_ADDRS_MAX;
-use crate::{IdError, NodeId, wire};
+use crate::{IdError, NodeId, varint, wire};
 
 /// A node and the addresses at which it may be reached, best first.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -45,6 +45,14 @@ impl Contact {
         let mut addrs = BytesMut::with_capacity(self.addrs.len().min(CONTACT_ADDRS_MAX) * ADDR_BYTES_MAX);
         self.addrs.iter().take(CONTACT_ADDRS_MAX).for_each(|addr| put_addr(&mut addrs, addr));
         wire::Contact { id: Bytes::copy_from_slice(self.id.as_bytes()), addrs: addrs.freeze() }
+    }
+
+    /// The size of the [wire form](Self::to_wire), in bytes.
+    pub fn wire_len(&self) -> usize {
+        let addr_len = |addr: &SocketAddr| if addr.is_ipv4() { 1 + 4 + 2 } else { ADDR_BYTES_MAX };
+        let addrs: usize = self.addrs.iter().take(CONTACT_ADDRS_MAX).map(addr_len).sum();
+        // Tag and length of the id, and of the addresses if there are any.
+        2 + self.id.as_bytes().len() + if addrs == 0 { 0 } else { 1 + varint::len(addrs as u64) + addrs }
     }
 
     /// Reads the wire form.

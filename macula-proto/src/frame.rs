@@ -218,6 +218,14 @@ impl Frame {
         &self.head
     }
 
+    /// The size on the wire, in bytes, of a frame that is not made: its header would have `header_len` bytes, its payload
+    /// `payload_len`.
+    pub fn wire_len_with(kind: FrameKind, header_len: usize, payload_len: usize) -> usize {
+        let prefix = varint::len(u64::from(kind.0)) + varint::len(header_len as u64);
+        let body = prefix + header_len + payload_len;
+        varint::len(body as u64) + body
+    }
+
     /// Size on the wire, in bytes.
     pub fn wire_len(&self) -> usize {
         self.head.len() + self.payload.len()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use macula_proto::{Contact, ContactError, Frame, FrameKind, IdError, Key, NodeId, ProtoError, wire};
+use prost::Message as _;
 
 use super::store::Refusal;
 
@@ -139,6 +140,23 @@ impl Request {
         }
     }
 
+    /// The size of [its frame](Self::to_frame), in bytes, without making it.
+    pub fn wire_len(&self, sender: &Contact) -> usize {
+        let sender = field_len(sender.wire_len());
+        let (kind, header) = match self {
+            Self::Find(find) => {
+                let watch = find.watch.map_or(0, millis);
+                let watch =
+                    if watch == 0 { 0 } else { 1 + prost::encoding::encoded_len_varint(watch.into()) };
+                let after = if find.after.is_some() { ID_LEN } else { 0 };
+                (FrameKind::DHT_FIND, ID_LEN + 2 * usize::from(find.records) + watch + after)
+            }
+            Self::Store(records) => (FrameKind::DHT_STORE, records_len(records)),
+            Self::Notify(records) => (FrameKind::DHT_NOTIFY, records_len(records)),
+        };
+        Frame::wire_len_with(kind, sender + header, 0)
+    }
+
     /// Reads a request and the contact of its sender, if it gave one.
     ///
     /// # Errors
@@ -191,6 +209,16 @@ impl Response {
         }
     }
 
+    /// The size of [its frame](Self::to_frame), in bytes, without making it if it is of the frequent kind.
+    pub fn wire_len(&self) -> usize {
+        let (kind, header) = match self {
+            Self::Found(found) => (FrameKind::DHT_FOUND, found.wire_len()),
+            Self::Stored(stored) => (FrameKind::DHT_STORED, stored.to_wire().encoded_len()),
+            Self::Notified(unwatched) => (FrameKind::DHT_NOTIFIED, unwatched.len() * ID_LEN),
+        };
+        Frame::wire_len_with(kind, header, 0)
+    }
+
     /// Reads a response.
     ///
     /// # Errors
@@ -211,6 +239,17 @@ impl Response {
 }
 
 impl Findings {
+    fn wire_len(&self) -> usize {
+        let contacts: usize = self.contacts.iter().map(|contact| field_len(contact.wire_len())).sum();
+        let estimate = u32::try_from(self.estimate).unwrap_or(u32::MAX);
+        let estimate =
+            if estimate == 0 { 0 } else { 1 + prost::encoding::encoded_len_varint(estimate.into()) };
+        contacts
+            + records_len(&self.records)
+            + estimate
+            + 2 * (usize::from(self.more) + usize::from(self.watching))
+    }
+
     fn to_wire(&self) -> wire::DhtFound {
         wire::DhtFound {
             contacts: self.contacts.iter().map(Contact::to_wire).collect(),
@@ -261,6 +300,18 @@ impl Stored {
     }
 }
 
+/// A field of 32 bytes: tag, length, bytes.
+const ID_LEN: usize = 2 + 32;
+
+/// A field of so many bytes, in all.
+fn field_len(bytes: usize) -> usize {
+    1 + prost::encoding::encoded_len_varint(bytes as u64) + bytes
+}
+
+fn records_len(records: &[wire::Signed]) -> usize {
+    records.iter().map(|record| field_len(record.encoded_len())).sum()
+}
+
 fn ids_to_wire(ids: &[NodeId]) -> Vec<Bytes> {
     ids.iter().take(WATCHER_IDS_MAX).map(|id| bytes_of(id.as_bytes())).collect()
 }
@@ -280,4 +331,60 @@ fn bytes_of(id: &[u8; 32]) -> Bytes {
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn contact(n: u8, addrs: &[&str]) -> Contact {
+        let addrs = addrs.iter().map(|addr| addr.parse::<SocketAddr>().unwrap()).collect();
+        Contact { id: NodeId::from_bytes([n; 32]), addrs }
+    }
+
+    fn signed(bytes: usize) -> wire::Signed {
+        wire::Signed {
+            body: vec![1; bytes].into(),
+            public_key: vec![2; 32].into(),
+            signature: vec![3; 64].into(),
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_frames() {
+        let senders = [contact(1, &[]), contact(1, &["10.0.0.1:1"]), contact(1, &["[::1]:9", "1.2.3.4:5"])];
+        let key = Key::from_bytes([7; 32]);
+        let find = Find { key, records: false, watch: None, after: None };
+        let watch = Some(Duration::from_secs(60));
+        let requests = [
+            Request::Find(find),
+            Request::Find(Find { records: true, watch, after: Some(NodeId::from_bytes([3; 32])), ..find }),
+            Request::Store(vec![signed(10), signed(1_000)]),
+            Request::Notify(Vec::new()),
+        ];
+        for (request, sender) in
+            requests.iter().flat_map(|request| senders.each_ref().map(|it| (request, it)))
+        {
+            assert_eq!(request.wire_len(sender), request.to_frame(sender).unwrap().wire_len(), "{request:?}");
+        }
+        let many = vec![contact(2, &["10.0.0.1:1"]); 20];
+        let responses = [
+            Response::Found(Findings::default()),
+            Response::Found(Findings { contacts: senders.to_vec(), watching: true, ..Findings::default() }),
+            Response::Found(Findings {
+                contacts: many,
+                records: vec![signed(200); 40],
+                estimate: 40_000,
+                more: true,
+                watching: false,
+            }),
+            Response::Stored(Stored { outcomes: vec![StoreOutcome::default(); 3], ..Stored::default() }),
+            Response::Notified(vec![key; 5]),
+        ];
+        for response in &responses {
+            assert_eq!(response.wire_len(), response.to_frame().unwrap().wire_len(), "{response:?}");
+        }
+    }
 }
