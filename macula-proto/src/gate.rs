@@ -16,7 +16,9 @@ pub enum Action<'a> {
     Call(&'a Name),
     /// Offer a procedure.
     Register(&'a Name),
-    /// Store a record at a directory key.
+    /// Store a record at a directory key. A key does not tell its realm, and whoever holds its records need not be in that
+    /// realm: [`Access::realm`] is the default one and means nothing here. Who may use what is announced is asked again
+    /// by pub/sub and calls, with the realm.
     Announce(Key),
 }
 

@@ -1,10 +1,10 @@
 //! A running hash of everything that happened: equal hashes, equal runs.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hasher as _};
 
+use macula_dht::kademlia::{Refusal, Request, Response};
 use macula_membership::{Packet, SyncMessage, Update};
-use macula_proto::{Frame, NodeId, Timestamp};
+use macula_proto::{Contact, NodeId, Timestamp, wire};
 use sha2::{Digest as _, Sha256};
 
 use crate::NodeIndex;
@@ -47,15 +47,7 @@ impl Trace {
     }
 }
 
-/// A short digest of a frame, with fixed keys.
-pub(crate) fn digest(frame: &Frame) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&frame.to_bytes());
-    hasher.finish()
-}
-
-/// A short digest of a message of membership: of who it is about and how new it is. A statement is known by its
-/// signature.
+/// A short digest of a message: of who it is about and how new it is. A statement or a record is known by its signature.
 pub(crate) trait Digested {
     /// The digest.
     fn digest(&self) -> u64;
@@ -88,6 +80,49 @@ impl Digested for SyncMessage {
     }
 }
 
+impl Digested for (Contact, Request) {
+    fn digest(&self) -> u64 {
+        let (sender, request) = self;
+        match request {
+            Request::Find(find) => {
+                let wants = u64::from(find.records) | u64::from(find.watch.is_some()) << 1;
+                let digest = fold(fold(5, word(&sender.id)), first_word(find.key.as_bytes()));
+                fold(fold(digest, wants), find.after.as_ref().map_or(0, word))
+            }
+            Request::Store(records) => of_records(records, fold(6, word(&sender.id))),
+            Request::Notify(records) => of_records(records, fold(7, word(&sender.id))),
+        }
+    }
+}
+
+impl Digested for Response {
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Found(found) => {
+                let digest = fold(fold(8, found.estimate as u64), u64::from(found.more));
+                let contacts = found.contacts.iter();
+                let digest = contacts.fold(digest, |digest, contact| fold(digest, word(&contact.id)));
+                of_records(&found.records, digest)
+            }
+            Self::Stored(stored) => {
+                let outcomes = stored.outcomes.iter().map(|outcome| outcome.refusal.map_or(0, Refusal::code));
+                let digest = outcomes.fold(9, |digest, code| fold(digest, code.into()));
+                stored.told.iter().chain(&stored.lapsed).fold(digest, |digest, id| fold(digest, word(id)))
+            }
+            Self::Notified(keys) => {
+                keys.iter().fold(10, |digest, key| fold(digest, first_word(key.as_bytes())))
+            }
+        }
+    }
+}
+
+fn of_records(records: &[wire::Signed], seed: u64) -> u64 {
+    records.iter().fold(seed, |digest, record| {
+        let signature = record.signature.first_chunk().copied().unwrap_or_default();
+        fold(digest, u64::from_le_bytes(signature))
+    })
+}
+
 fn of_updates(updates: &[Update], seed: u64) -> u64 {
     updates.iter().fold(seed, |digest, update| match update {
         Update::Statement(statement) => {
@@ -102,7 +137,11 @@ fn of_updates(updates: &[Update], seed: u64) -> u64 {
 }
 
 fn word(id: &NodeId) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|i| id.as_bytes()[i]))
+    first_word(id.as_bytes())
+}
+
+fn first_word(bytes: &[u8; 32]) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|i| bytes[i]))
 }
 
 /// One word more. The odd factor keeps every bit of the digest so far, the rotation brings the high bits down.

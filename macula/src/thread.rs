@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use macula_dht::KademliaConfig;
+use macula_dht::kademlia::SubnetLimits;
 use macula_membership::SwimConfig;
 use macula_proto::{AllowAll, Capabilities, Gate, Signer};
 use macula_pubsub::PubSubConfig;
@@ -242,6 +243,8 @@ fn core_config(config: &Config, seed: u64, handlers_on: Option<Handle>) -> Resul
         k: config.routing.k,
         alpha: config.routing.alpha,
         alpha_max: KademliaConfig::default().alpha_max.min(config.routing.k).max(config.routing.alpha),
+        paths: config.routing.paths,
+        subnets: SubnetLimits::of_table(config.routing.subnet_max),
         refresh_interval: config.routing.refresh_interval,
         republish_interval: config.pubsub.announce_interval,
         record_ttl: config.pubsub.announce_interval * 3,

@@ -54,17 +54,20 @@ fn honest(n: u32) -> Contact {
 }
 
 fn record(key: Key, value: usize, announcer: u8) -> wire::Signed {
-    let secret = SecretKey::from_seed([announcer; 32]);
+    record_of(&SecretKey::from_seed([announcer; 32]), key, value, [203, 0, 113, announcer])
+}
+
+fn record_of(secret: &SecretKey, key: Key, value: usize, addr: [u8; 4]) -> wire::Signed {
     let body = RecordBody {
         key,
-        announcer: Contact::new(secret.node_id(), SocketAddr::from(([203, 0, 113, announcer], 4000))),
+        announcer: at(secret.node_id(), addr),
         value: Bytes::from(vec![b'x'; value]),
         sequence: 1,
         issued: UNIX,
         ttl: Duration::from_secs(100),
         withdrawn: false,
     };
-    SignedRecord::sign(&secret, body).envelope().clone()
+    SignedRecord::sign(secret, body).envelope().clone()
 }
 
 /// What the victim answers to a store.
@@ -83,15 +86,15 @@ fn ids_near_this_node_flooded_from_one_subnet_take_few_places() {
     let own = *node.local().id.as_bytes();
     let mut out = Vec::new();
     for n in 0..100 {
-        node.peer_up(now(1), honest(n), &mut out);
+        node.peer_up(now(n.into()), honest(n), &mut out);
     }
-    let before = node.table().len();
+    let before = node.snapshot(now(100));
     for n in 0..2_000 {
         let sybil = at(near(&own, (n % 40) as usize, 10_000 + n), [203, 0, 113, n as u8]);
-        node.peer_up(now(2), sybil, &mut out);
+        node.peer_up(now(200), sybil, &mut out);
     }
     let limits = KademliaConfig::default().subnets;
-    let snapshot = node.snapshot(now(2));
+    let snapshot = node.snapshot(now(200));
     let of_sybils = |contacts: &[Known]| {
         contacts
             .iter()
@@ -102,9 +105,16 @@ fn ids_near_this_node_flooded_from_one_subnet_take_few_places() {
     let sybils: usize = each.iter().sum();
     assert!((1..=limits.table_max).contains(&sybils), "{each:?}");
     assert!(each.iter().all(|count| *count <= limits.bucket_max), "{each:?}");
-    assert_eq!(node.table().len(), before + sybils, "nobody was pushed out");
+    let is_gone = |known: &&Known| node.table().get(&known.contact.id).is_none();
+    for bucket in &before.buckets {
+        let mut known = bucket.contacts.clone();
+        known.sort_by_key(|known| known.since);
+        let (eldest, others) = known.split_at(KademliaConfig::default().k.div_ceil(2).min(known.len()));
+        assert_eq!(eldest.iter().find(is_gone), None, "nobody pushes out who is known for longest");
+        assert!(others.iter().filter(is_gone).count() <= limits.bucket_max, "nor more than may come in");
+    }
     let neighbour = at(near(&own, 30, 1), [11, 77, 77, 1]);
-    node.peer_up(now(3), neighbour.clone(), &mut out);
+    node.peer_up(now(300), neighbour.clone(), &mut out);
     assert!(node.table().get(&neighbour.id).is_some(), "an honest neighbour still finds a place");
     let waiting: usize = snapshot.buckets.iter().map(|bucket| bucket.waiting).sum();
     assert!(waiting <= 100, "only honest ones wait: {waiting}");
@@ -176,7 +186,7 @@ fn endless_referrals_to_ever_closer_liars_end_within_the_budget() {
     let started = 20_000;
     node.on_timeout(now(started), &mut Vec::new());
     out.clear();
-    node.find(now(started), Op(1), target, 1, &mut out);
+    node.find(now(started), Op(1), target, Some(1), &mut out);
     let (mut asked, mut made, mut millis) = (0, 0, started);
     let done = loop {
         let effects = std::mem::take(&mut out);
@@ -205,4 +215,24 @@ fn endless_referrals_to_ever_closer_liars_end_within_the_budget() {
     assert!(matches!(done, Done::Found(Ok(ref found)) if found.records.is_empty()), "{done:?}");
     assert!(asked <= config.lookup_requests_max, "{asked} requests");
     assert!(node.table().len() <= 1 + config.subnets.table_max, "they answered, but are of one subnet");
+}
+
+#[test]
+fn records_flooded_from_one_subnet_leave_room_for_others() {
+    let (mut node, metrics) = victim();
+    let here = Key::from_bytes(*node.local().id.as_bytes());
+    let quota = KademliaConfig::default().quotas.per_key_and_subnet;
+    let mut held = 0;
+    for n in 0..(quota as u32 + 100) {
+        let flooder = SecretKey::from_seed(*id(50_000 + n).as_bytes());
+        let flood = record_of(&flooder, here, 10, [203, 0, 113, n as u8]);
+        held += usize::from(store(&mut node, vec![flood]) == [None]);
+    }
+    assert_eq!((held, node.store().len()), (quota, quota));
+    assert_eq!(
+        metrics.stores_refused.get_or_create(&RefusalLabel { reason: Refusal::SubnetFull.to_string() }).get(),
+        100
+    );
+    let other = SecretKey::from_seed([77; 32]);
+    assert_eq!(store(&mut node, vec![record_of(&other, here, 10, [11, 1, 1, 1])]), [None]);
 }

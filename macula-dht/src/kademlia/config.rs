@@ -20,6 +20,10 @@ pub struct KademliaConfig {
     pub request_timeout: Duration,
     /// The same for storing a record: the peer has just answered, so it should be quick, and somebody waits. 2 s.
     pub store_timeout: Duration,
+    /// Ways without a common node that lookups of records take, for finding, announcing and watching alike. Each has its part
+    /// of the k closest to bring, so more of them cost about twice as much as one, and a part of them may be captured by
+    /// hostile nodes without harm. 1 to 8: 1, where nodes trust each other; 4 where they do not.
+    pub paths: usize,
     /// A lookup ends after this long with what it has. 15 s.
     pub lookup_timeout: Duration,
     /// A lookup asks at most so many times, whatever peers refer it to. 200.
@@ -49,7 +53,7 @@ pub struct KademliaConfig {
     /// A full bucket's least recently seen contact is probed on a newcomer's arrival if it was silent for so long.
     /// 60 s.
     pub probe_after: Duration,
-    /// How many of one subnet (IPv4 /24, IPv6 /48) may be in the routing table; see [`SubnetLimits`].
+    /// How many of one subnet may be in the routing table, and among those that a lookup asks.
     pub subnets: SubnetLimits,
     /// What may be stored here for others.
     pub quotas: Quotas,
@@ -64,6 +68,7 @@ impl Default for KademliaConfig {
             hedge_max: Duration::from_millis(500),
             request_timeout: Duration::from_secs(5),
             store_timeout: Duration::from_secs(2),
+            paths: 1,
             lookup_timeout: Duration::from_secs(15),
             lookup_requests_max: 200,
             hops_max: 16,
@@ -83,7 +88,8 @@ impl Default for KademliaConfig {
     }
 }
 
-/// How many contacts of one subnet a routing table takes, so that whoever owns one subnet cannot fill it.
+/// How many contacts of one subnet (IPv4 /24, IPv6 /48) a routing table and a lookup take, so that whoever owns one subnet
+/// can capture neither: ids are free, addresses are not.
 ///
 /// Loopback, private and link-local addresses are exempt by default: a mesh on one LAN has all its nodes in one
 /// subnet, and nobody on the internet has an address there.
@@ -93,15 +99,27 @@ pub struct SubnetLimits {
     pub table_max: usize,
     /// In one bucket. 2.
     pub bucket_max: usize,
+    /// Among those that one lookup asks, not counting those that fail. 4: ids made up near a key and put into one
+    /// subnet stay a small part of the k closest.
+    pub lookup_max: usize,
     /// Loopback addresses are not limited. `true`.
     pub exempt_loopback: bool,
     /// Private and link-local addresses (RFC 1918, RFC 3927, RFC 4193, RFC 4291) are not limited. `true`.
     pub exempt_private: bool,
 }
 
+impl SubnetLimits {
+    /// Limits in the proportion of the default ones, with `table_max` of one subnet in the whole table. A mesh that lives in
+    /// one public subnet needs as many as it has nodes.
+    pub fn of_table(table_max: usize) -> Self {
+        let part = |of_ten: usize| (table_max * of_ten).div_ceil(10).max(1);
+        Self { table_max, bucket_max: part(2), lookup_max: part(4), ..Self::default() }
+    }
+}
+
 impl Default for SubnetLimits {
     fn default() -> Self {
-        Self { table_max: 10, bucket_max: 2, exempt_loopback: true, exempt_private: true }
+        Self { table_max: 10, bucket_max: 2, lookup_max: 4, exempt_loopback: true, exempt_private: true }
     }
 }
 
@@ -112,6 +130,11 @@ pub struct Quotas {
     pub per_key: usize,
     /// Records of one announcer. 10,000.
     pub per_announcer: usize,
+    /// Records of announcers in one subnet, at one key. See [`SubnetLimits`] for what a subnet is and which are exempt. 200:
+    /// a fifth of a key.
+    pub per_key_and_subnet: usize,
+    /// Records of announcers in one subnet, in all. 20,000: a tenth of the store.
+    pub per_subnet: usize,
     /// Records in all. 200,000.
     pub records: usize,
     /// Their size in all, in bytes, signatures included. 64 MiB.
@@ -132,6 +155,8 @@ impl Default for Quotas {
         Self {
             per_key: 1_000,
             per_announcer: 10_000,
+            per_key_and_subnet: 200,
+            per_subnet: 20_000,
             records: 200_000,
             bytes: 64 << 20,
             answer_records: 512,

@@ -38,7 +38,7 @@ type Answer<A> = oneshot::Sender<A>;
 pub(super) enum Command {
     Announce { key: Key, value: Bytes, reply: Answer<Result<Announced, DirectoryError>> },
     Withdraw { key: Key, reply: Answer<Result<(), DirectoryError>> },
-    Find { key: Key, paths: usize, reply: Answer<Result<Found, DirectoryError>> },
+    Find { key: Key, paths: Option<usize>, reply: Answer<Result<Found, DirectoryError>> },
     Nodes { key: Key, reply: Answer<Result<LookupTrace, DirectoryError>> },
     Trace { key: Key, reply: Answer<Result<(LookupTrace, Found), DirectoryError>> },
     Bootstrap(Answer<Result<usize, DirectoryError>>),

@@ -18,25 +18,18 @@
 //! A peer that is slow keeps its chance to answer, but holds up nobody: it does not count among those under way, and
 //! the next closest is asked in its place.
 
+mod path;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use macula_proto::limits::CONTACT_ADDRS_MAX;
 use macula_proto::{Contact, Distance, Key, NodeId, Timestamp};
 
-use super::credit::Credit;
+use super::config::SubnetLimits;
 use super::message::Find;
 use super::record::SignedRecord;
-
-/// Pages that are read from one holder, at most.
-const PAGES_MAX: u32 = 16;
-
-/// Candidates kept, in multiples of the number wanted.
-const CANDIDATES_FACTOR: usize = 8;
-
-/// Referrers of one candidate that are remembered.
-const REFERRERS_MAX: usize = 20;
+use path::{Crowd, Path, State, fingerprint};
 
 /// What a lookup is for, and how far it may go.
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +46,13 @@ pub(super) struct Goal {
     pub(super) agree: Option<usize>,
     /// Node-disjoint paths: more make it harder for hostile nodes to capture the lookup. 1 is the usual.
     pub(super) paths: usize,
+    /// How many of one subnet may be asked.
+    pub(super) subnets: SubnetLimits,
     /// Requests under way on each path, at first.
     pub(super) alpha: usize,
     /// The most that it grows to.
     pub(super) alpha_max: usize,
-    /// Requests in all.
+    /// Requests in all; each path has its part of them, so that none can use up the others'.
     pub(super) requests_max: usize,
     /// Referrals of referrals.
     pub(super) hops_max: u32,
@@ -85,45 +80,14 @@ pub(super) struct Lookup {
     own: NodeId,
     started: Timestamp,
     paths: Vec<Path>,
-    /// On several paths: who belongs to one already.
+    /// Who was asked on one path and is lost to the others.
     taken: BTreeSet<NodeId>,
+    crowd: Crowd,
     records: BTreeMap<NodeId, Arc<SignedRecord>>,
     estimate: usize,
     requests: usize,
     hedged: usize,
     steps: Vec<LookupStep>,
-}
-
-#[derive(Debug)]
-struct Path {
-    candidates: BTreeMap<Distance, Candidate>,
-    credit: Credit,
-    alpha: usize,
-}
-
-#[derive(Debug)]
-struct Candidate {
-    contact: Contact,
-    state: State,
-    /// Who referred to it; nobody had to if the own table has it.
-    referrers: Vec<NodeId>,
-    /// How many nodes were asked one after the other to get here; 1 for those of the own table.
-    hops: u32,
-    after: Option<NodeId>,
-    pages: u32,
-    /// What it holds, in a number that does not depend on order; `None` until all of it is here.
-    complete: Option<u64>,
-    fingerprint: u64,
-    live: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Fresh,
-    Asked(Timestamp),
-    Slow,
-    Answered,
-    Failed,
 }
 
 /// One question of a lookup, for people.
@@ -194,25 +158,23 @@ pub(super) struct Outcome {
 }
 
 impl Lookup {
-    /// Starts from the contacts that are known, at `now`, in the name of `own`.
-    pub(super) fn new(now: Timestamp, own: NodeId, goal: Goal, seeds: Vec<Contact>) -> Self {
-        let count = goal.paths.max(1);
-        let path =
-            || Path { candidates: BTreeMap::new(), credit: Credit::default(), alpha: goal.alpha.max(1) };
+    /// Starts at `now` in the name of `own`: one path from each of `starts`.
+    pub(super) fn new(now: Timestamp, own: NodeId, goal: Goal, starts: Vec<Vec<Contact>>) -> Self {
         let mut lookup = Self {
-            goal,
             own,
             started: now,
-            paths: std::iter::repeat_with(path).take(count).collect(),
+            paths: starts.iter().map(|_| Path::new(goal.alpha)).collect(),
             taken: BTreeSet::new(),
+            crowd: Crowd::new(goal.subnets),
             records: BTreeMap::new(),
             estimate: 0,
             requests: 0,
             hedged: 0,
             steps: Vec::new(),
+            goal,
         };
-        for (n, seed) in seeds.into_iter().enumerate() {
-            lookup.refer(n % count, seed, 1, None);
+        for (at, start) in starts.into_iter().enumerate() {
+            start.into_iter().for_each(|contact| lookup.refer(at, contact, 1, None));
         }
         lookup
     }
@@ -229,11 +191,12 @@ impl Lookup {
 
     /// Whom to ask now. Peers that have not answered for `hedge_after` are from now on slow.
     pub(super) fn poll(&mut self, now: Timestamp, hedge_after: Duration, out: &mut Vec<(Contact, Find)>) {
+        let want = self.want_each();
         for at in 0..self.paths.len() {
             self.hedged += self.paths[at].hedge(now, hedge_after);
-            while self.requests < self.goal.requests_max
+            while !self.is_spent(&self.paths[at])
                 && self.paths[at].under_way() < self.paths[at].alpha
-                && let Some(distance) = self.paths[at].next(self.goal.want)
+                && let Some(distance) = self.paths[at].next(want, &self.crowd)
             {
                 out.push(self.ask(at, distance, now));
             }
@@ -274,7 +237,7 @@ impl Lookup {
             self.refer(at, contact, hops + 1, Some(*from));
         }
         self.paths[at].adapt(closest_before, self.goal.alpha_max);
-        self.paths[at].trim(self.goal.want);
+        self.paths[at].trim(self.goal.want, &self.crowd);
     }
 
     /// A peer did not answer, or could not be reached.
@@ -282,21 +245,14 @@ impl Lookup {
         let distance = self.goal.target.distance(&(*id).into());
         let Some(at) = self.path_awaiting(&distance) else { return };
         self.step(now, id, StepOutcome::Failed);
-        let path = &mut self.paths[at];
-        if let Some(candidate) = path.candidates.get_mut(&distance) {
-            if candidate.state != State::Slow {
-                path.credit.silent(&candidate.referrers);
-            }
-            candidate.state = State::Failed;
-        }
+        self.paths[at].fail(&distance, &mut self.crowd);
     }
 
     /// Whether there is nothing more to wait for.
     pub(super) fn is_done(&self, now: Timestamp) -> bool {
-        let spent = self.requests >= self.goal.requests_max;
-        now >= self.goal.deadline
-            || self.holders_agree()
-            || self.paths.iter().all(|path| path.is_settled(self.goal.want, spent))
+        let want = self.want_each();
+        let is_settled = |path: &Path| path.is_settled(want, self.is_spent(path), &self.crowd);
+        now >= self.goal.deadline || self.holders_agree() || self.paths.iter().all(is_settled)
     }
 
     /// Ends it.
@@ -338,42 +294,47 @@ impl Lookup {
         if contact.id == self.own || contact.addrs.is_empty() || hops > self.goal.hops_max {
             return;
         }
+        if self.taken.contains(&contact.id) {
+            // The path that asked it may still learn of more referrers, which is of no use any more.
+            return;
+        }
         let distance = self.goal.target.distance(&contact.id.into());
-        if let Some(known) = self.paths[at].candidates.get_mut(&distance) {
-            known.merge_addrs(&contact);
-            known.name(by);
-            return;
-        }
-        if self.paths.len() > 1 && !self.taken.insert(contact.id) {
-            return;
-        }
-        self.paths[at].candidates.insert(distance, Candidate::new(contact, hops, by));
+        self.paths[at].refer(distance, contact, hops, by, &self.crowd.limits);
+    }
+
+    /// How many answers each path is to bring: together twice as many as wanted, so that half of the paths may be lost.
+    fn want_each(&self) -> usize {
+        (2 * self.goal.want).div_ceil(self.paths.len().max(1)).min(self.goal.want)
+    }
+
+    fn is_spent(&self, path: &Path) -> bool {
+        path.requests >= self.goal.requests_max / self.paths.len().max(1)
     }
 
     fn ask(&mut self, at: usize, distance: Distance, now: Timestamp) -> (Contact, Find) {
-        let candidate = self.paths[at].candidates.get_mut(&distance).expect("next() found it");
-        candidate.state = State::Asked(now);
+        let candidate = self.paths[at].ask(&distance, now, &mut self.crowd);
+        let (contact, after) = (candidate.contact.clone(), candidate.after);
         self.requests += 1;
         self.steps.push(LookupStep {
             round: candidate.hops,
-            peer: candidate.contact.clone(),
+            peer: contact.clone(),
             shared_bits: distance.leading_zeros(),
             asked: now - self.started,
             took: None,
             outcome: StepOutcome::Unanswered,
         });
+        if self.paths.len() > 1 && self.taken.insert(contact.id) {
+            let others = self.paths.iter_mut().enumerate().filter(|(other, _)| *other != at);
+            others.for_each(|(_, path)| {
+                path.candidates.remove(&distance);
+            });
+        }
         let goal = &self.goal;
-        let find =
-            Find { key: goal.target, records: goal.records, watch: goal.watch, after: candidate.after };
-        (candidate.contact.clone(), find)
+        (contact, Find { key: goal.target, records: goal.records, watch: goal.watch, after })
     }
 
     fn path_awaiting(&self, distance: &Distance) -> Option<usize> {
-        let awaits = |path: &Path| {
-            let state = path.candidates.get(distance).map(|candidate| candidate.state);
-            matches!(state, Some(State::Asked(_) | State::Slow))
-        };
-        self.paths.iter().position(awaits)
+        self.paths.iter().position(|path| path.awaits(distance))
     }
 
     fn step(&mut self, now: Timestamp, peer: &NodeId, outcome: StepOutcome) {
@@ -405,153 +366,6 @@ impl Lookup {
         let candidates = self.paths.iter().flat_map(|path| path.candidates.values());
         candidates.filter(|candidate| candidate.complete == Some(all)).count() >= agree
     }
-}
-
-impl Path {
-    fn under_way(&self) -> usize {
-        self.candidates.values().filter(|candidate| matches!(candidate.state, State::Asked(_))).count()
-    }
-
-    /// Those that count: the closest ones that neither failed nor dawdle, nor are merely named by nodes without credit.
-    fn top(&self, want: usize) -> impl Iterator<Item = (&Distance, &Candidate)> {
-        let counts = |(_, candidate): &(&Distance, &Candidate)| match candidate.state {
-            State::Failed | State::Slow => false,
-            State::Asked(_) | State::Answered => true,
-            State::Fresh => !self.is_doubtful(candidate),
-        };
-        self.candidates.iter().filter(counts).take(want)
-    }
-
-    fn is_doubtful(&self, candidate: &Candidate) -> bool {
-        candidate.state == State::Fresh && candidate.pages == 0 && !self.credit.is_good(&candidate.referrers)
-    }
-
-    fn next(&self, want: usize) -> Option<Distance> {
-        let mut count = 0;
-        for (distance, candidate) in self.top(want) {
-            if candidate.state == State::Fresh {
-                return Some(*distance);
-            }
-            count += 1;
-        }
-        // With too few others, the doubtful ones are worth a try.
-        let mut doubtful = self.candidates.iter().filter(|(_, candidate)| self.is_doubtful(candidate));
-        (count < want).then(|| doubtful.next().map(|(distance, _)| *distance)).flatten()
-    }
-
-    fn hedge(&mut self, now: Timestamp, hedge_after: Duration) -> usize {
-        let mut hedged = 0;
-        for candidate in self.candidates.values_mut() {
-            if matches!(candidate.state, State::Asked(at) if at + hedge_after <= now) {
-                candidate.state = State::Slow;
-                self.credit.silent(&candidate.referrers);
-                hedged += 1;
-            }
-        }
-        hedged
-    }
-
-    /// Once answers bring nothing closer, only hearing out is left: do more of it at once.
-    fn adapt(&mut self, closest_before: Option<Distance>, alpha_max: usize) {
-        if self.candidates.keys().next().copied() == closest_before {
-            self.alpha = (self.alpha * 2).min(alpha_max.max(self.alpha));
-        }
-    }
-
-    /// Forgets the farthest of those never asked, the doubtful ones first.
-    fn trim(&mut self, want: usize) {
-        while self.candidates.len() > CANDIDATES_FACTOR * want.max(20) {
-            let farthest = |is_next: &dyn Fn(&Candidate) -> bool| {
-                self.candidates.iter().rev().find(|(_, it)| is_next(it)).map(|(distance, _)| *distance)
-            };
-            let doubtful = farthest(&|it| self.is_doubtful(it));
-            let Some(farthest) = doubtful.or_else(|| farthest(&|it| it.state == State::Fresh)) else { break };
-            self.candidates.remove(&farthest);
-        }
-    }
-
-    fn is_settled(&self, want: usize, spent: bool) -> bool {
-        let mut answered = 0;
-        for (_, candidate) in self.top(want) {
-            match candidate.state {
-                State::Answered => answered += 1,
-                State::Fresh if spent => {}
-                State::Fresh | State::Asked(_) | State::Slow | State::Failed => return false,
-            }
-        }
-        // With too few answers, the slow ones are worth waiting for unless they are doubtful, and the doubtful ones worth
-        // asking.
-        let is_worth_it = |candidate: &Candidate| match candidate.state {
-            State::Slow => self.credit.is_good(&candidate.referrers),
-            State::Fresh => !spent,
-            State::Asked(_) | State::Answered | State::Failed => false,
-        };
-        answered >= want || !self.candidates.values().any(is_worth_it)
-    }
-}
-
-impl Candidate {
-    fn new(contact: Contact, hops: u32, by: Option<NodeId>) -> Self {
-        Self {
-            contact,
-            state: State::Fresh,
-            referrers: by.into_iter().collect(),
-            hops,
-            after: None,
-            pages: 0,
-            complete: None,
-            fingerprint: 0,
-            live: 0,
-        }
-    }
-
-    /// Notes an answer; a further page is asked for like the first.
-    fn take(&mut self, answer: &Answer) {
-        self.pages += 1;
-        for record in &answer.records {
-            self.fingerprint ^= fingerprint(record);
-            self.live += usize::from(!record.body().withdrawn);
-        }
-        let last = answer.records.last().map(|record| record.body().announcer.id);
-        self.state = State::Answered;
-        if answer.more && last > self.after && self.pages < PAGES_MAX {
-            self.after = last;
-            self.state = State::Fresh;
-        } else if !answer.more && self.live >= answer.estimate && self.live > 0 {
-            self.complete = Some(self.fingerprint);
-        }
-    }
-
-    /// Somebody else refers to it, too.
-    fn name(&mut self, by: Option<NodeId>) {
-        // Those that nobody had to refer to need no good word.
-        if let Some(by) = by
-            && (1..REFERRERS_MAX).contains(&self.referrers.len())
-            && !self.referrers.contains(&by)
-        {
-            self.referrers.push(by);
-        }
-    }
-
-    /// Two referrers may know different addresses; a wrong one must not hide the right one.
-    fn merge_addrs(&mut self, other: &Contact) {
-        if self.state != State::Fresh {
-            return;
-        }
-        for addr in &other.addrs {
-            if self.contact.addrs.len() < CONTACT_ADDRS_MAX && !self.contact.addrs.contains(addr) {
-                self.contact.addrs.push(*addr);
-            }
-        }
-    }
-}
-
-/// FNV-1a of what identifies a record's version.
-fn fingerprint(record: &SignedRecord) -> u64 {
-    let body = record.body();
-    let sequence = body.sequence.to_be_bytes();
-    let bytes = body.announcer.id.as_bytes().iter().chain(&sequence);
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ fn goal(want: usize) -> Goal {
         watch: None,
         agree: Some(2),
         paths: 1,
+        subnets: SubnetLimits::default(),
         alpha: 3,
         alpha_max: 10,
         requests_max: 50,
@@ -35,7 +36,9 @@ fn goal(want: usize) -> Goal {
 }
 
 fn lookup(goal: Goal, seeds: impl IntoIterator<Item = u32>) -> Lookup {
-    Lookup::new(at(0), NodeId::from_bytes([0xff; 32]), goal, seeds.into_iter().map(contact).collect())
+    let mut starts = vec![Vec::new(); goal.paths];
+    seeds.into_iter().enumerate().for_each(|(n, seed)| starts[n % goal.paths].push(contact(seed)));
+    Lookup::new(at(0), NodeId::from_bytes([0xff; 32]), goal, starts)
 }
 
 fn asked(lookup: &mut Lookup, now: Timestamp) -> Vec<u32> {
@@ -272,4 +275,76 @@ fn where_all_else_is_silent_the_doubtful_are_tried() {
     lookup.answered(at(0), &contact(5).id, referrals([]));
     assert!(lookup.is_done(at(0)));
     assert_eq!(lookup.finish(at(0)).closest, [contact(5), contact(1000)]);
+}
+
+#[test]
+fn a_captured_path_takes_nobody_from_the_others_by_naming_them() {
+    let mut lookup = lookup(Goal { paths: 2, agree: None, ..goal(4) }, [1000, 1001]);
+    assert_eq!(asked(&mut lookup, at(0)), [1000, 1001]);
+    // The liar names all the honest ones, and made-up ones that are closer and keep its path busy.
+    lookup.answered(at(1), &contact(1000).id, referrals((1..=20).chain(500..504)));
+    lookup.answered(at(1), &contact(1001).id, referrals(500..504));
+    let next = asked(&mut lookup, at(1));
+    assert!(next.contains(&1) && next.contains(&500), "both go on: {next:?}");
+    for distance in 500..504 {
+        lookup.answered(at(2), &contact(distance).id, referrals([]));
+        asked(&mut lookup, at(2));
+    }
+    let outcome = lookup.finish(at(3));
+    assert_eq!(outcome.closest, [500, 501, 502, 503].map(contact));
+}
+
+#[test]
+fn no_path_uses_up_the_requests_of_another() {
+    let mut lookup =
+        lookup(Goal { paths: 2, agree: None, requests_max: 20, hops_max: 99, ..goal(4) }, [1 << 20, 1 << 30]);
+    let (mut now, mut honest) = (0, BTreeSet::new());
+    while !lookup.is_done(at(now)) {
+        let next = asked(&mut lookup, at(now));
+        now += 1;
+        for distance in next {
+            // Below, an endless chain of liars that all answer.
+            let answer = if distance <= 1 << 20 {
+                referrals((1..=4).map(|n| distance - n))
+            } else {
+                honest.insert(distance);
+                referrals((1 << 29)..(1 << 29) + 4)
+            };
+            lookup.answered(at(now), &contact(distance).id, answer);
+        }
+        assert!(now < 1_000);
+    }
+    let outcome = lookup.finish(at(now));
+    assert!(outcome.asked <= 15, "{} requests", outcome.asked);
+    assert_eq!(honest.len(), 5, "the other path has heard all of its own");
+}
+
+#[test]
+fn of_one_subnet_only_so_many_are_asked_and_silence_does_not_count() {
+    let in_subnet = |distance: u32, last: u8| Contact {
+        addrs: vec![SocketAddr::from(([203, 0, 113, last], 4000))],
+        ..contact(distance)
+    };
+    let mut lookup = lookup(Goal { agree: None, ..goal(6) }, [1000]);
+    asked(&mut lookup, at(0));
+    let mut contacts: Vec<Contact> = (1..=14).map(|n| in_subnet(n, n as u8)).collect();
+    contacts.extend((100..106).map(contact));
+    lookup.answered(at(1), &contact(1000).id, Answer { contacts, ..Answer::default() });
+    let (mut of_subnet, mut now, mut silent) = (0, 1, 2);
+    while !lookup.is_done(at(now)) {
+        let next = asked(&mut lookup, at(now));
+        now += 1;
+        for distance in next {
+            if distance <= 20 && silent > 0 {
+                silent -= 1;
+                lookup.failed(at(now), &contact(distance).id);
+                continue;
+            }
+            of_subnet += u32::from(distance <= 20);
+            lookup.answered(at(now), &contact(distance).id, referrals([]));
+        }
+    }
+    assert_eq!(of_subnet as usize, SubnetLimits::default().lookup_max);
+    let others = lookup.finish(at(now)).closest.iter().filter(|it| distance_of(it) >= 100).count();
+    assert_eq!(others, 2, "the rest of the six closest is of elsewhere");
 }

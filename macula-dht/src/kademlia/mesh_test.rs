@@ -273,7 +273,7 @@ impl Mesh {
 
     pub(super) fn find(&mut self, id: NodeId, key: Key, paths: usize) -> Result<Found, DirectoryError> {
         let op = self.op();
-        self.with(id, |node, now, out| node.find(now, op, key, paths, out));
+        self.with(id, |node, now, out| node.find(now, op, key, Some(paths), out));
         match self.finish(op) {
             Done::Found(result) => result,
             other => panic!("{other:?}"),

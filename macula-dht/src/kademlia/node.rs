@@ -58,6 +58,8 @@ pub struct Node {
     handovers: BTreeMap<NodeId, Handover>,
     requests: BTreeMap<RequestId, Sent>,
     bootstrap: Option<Bootstrap>,
+    /// Until the own neighbourhood is looked up again.
+    look_around_after: Duration,
     /// Contacts by hearsay that are to be probed, and those being probed.
     hearsay: VecDeque<Contact>,
     probing: BTreeSet<NodeId>,
@@ -92,6 +94,8 @@ enum Timer {
     Renew(Key),
     /// A held record is past its time.
     Expire,
+    /// The own neighbourhood is to be looked up again.
+    Neighbours,
     /// Stale buckets are to be refreshed, lapsed watches forgotten.
     Upkeep,
 }
@@ -122,6 +126,12 @@ const PROBING_MAX: usize = 16;
 /// Between one upkeep and the next, in parts of the refresh interval.
 const UPKEEPS_PER_REFRESH: u32 = 8;
 
+/// After a bootstrap, until the own neighbourhood is looked up again.
+const LOOK_AROUND_FIRST: Duration = Duration::from_secs(15);
+
+/// How much longer it is each time until the next one.
+const LOOK_AROUND_GROWTH: u32 = 4;
+
 /// When stale buckets are due but too much maintenance is under way already.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -138,12 +148,13 @@ impl Node {
         metrics: DhtMetrics,
         seed: u64,
     ) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
         let mut node = Self {
-            table: Table::new(local.id, &config),
-            store: Store::new(local.id, config.quotas),
+            table: Table::new(local.id, &config, rng.random()),
+            store: Store::new(local.id, config.quotas, config.subnets),
             watchers: Watchers::new(config.quotas),
             pace: Pace::new(config.hedge_max),
-            rng: StdRng::seed_from_u64(seed),
+            rng,
             local,
             config,
             signer,
@@ -158,6 +169,7 @@ impl Node {
             handovers: BTreeMap::new(),
             requests: BTreeMap::new(),
             bootstrap: None,
+            look_around_after: LOOK_AROUND_FIRST,
             hearsay: VecDeque::new(),
             probing: BTreeSet::new(),
             timers: Timers::new(),
@@ -442,6 +454,7 @@ impl Node {
             Timer::Republish(key) => self.republish(now, key, out),
             Timer::Renew(key) => self.renew(now, key, out),
             Timer::Expire => self.expire(now),
+            Timer::Neighbours => self.look_around(now, out),
             Timer::Upkeep => self.upkeep(now, out),
         }
     }

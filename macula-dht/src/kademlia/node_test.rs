@@ -189,23 +189,23 @@ fn many_announcers_are_paged_and_beyond_the_cap_sampled() {
         ..KademliaConfig::default()
     };
     let mut mesh = Mesh::new(8, Faults { loss: 0, latency_ms: (5, 10) }, config);
-    mesh.grow(180);
+    mesh.grow(240);
     let value: &'static str = Box::leak("x".repeat(1000).into_boxed_str());
     for n in 0..120 {
         mesh.announce(mesh.ids[n], key(1), value).unwrap();
     }
-    let found = mesh.find(mesh.ids[179], key(1), 1).unwrap();
+    let found = mesh.find(mesh.ids[239], key(1), 1).unwrap();
     assert_eq!((found.records.len(), found.is_complete()), (120, true), "three pages");
-    for n in 120..180 {
+    for n in 120..240 {
         mesh.announce(mesh.ids[n], key(1), value).unwrap();
     }
     let found = mesh.find(mesh.ids[0], key(1), 1).unwrap();
-    assert!((30..180).contains(&found.records.len()), "{} are a sample", found.records.len());
-    assert_eq!(found.estimate, 180);
+    assert!((30..240).contains(&found.records.len()), "{} are a sample", found.records.len());
+    assert_eq!(found.estimate, 240);
     assert!(!found.is_complete());
     mesh.watch(mesh.ids[3], key(1));
     mesh.run_for(seconds(2));
-    assert_eq!(mesh.shown[&(mesh.ids[3], key(1))].as_ref().unwrap().estimate, 180);
+    assert_eq!(mesh.shown[&(mesh.ids[3], key(1))].as_ref().unwrap().estimate, 240);
 }
 
 #[test]

@@ -178,14 +178,13 @@ impl<T: Transport> Kademlia<T> {
         self.ask(|reply| Command::Trace { key, reply }).await?
     }
 
-    /// Like [`Directory::find`], over `paths` ways that have no node in common: a hostile node can spoil one of them at
-    /// most. Costs about `paths` times as much.
+    /// Like [`Directory::find`], over `paths` ways that have no node in common, 1 to 8, whatever is
+    /// [configured](super::KademliaConfig::paths): a hostile node can spoil one of them at most.
     ///
     /// # Errors
     /// As [`Directory::find`].
     pub async fn find_disjoint(&self, key: Key, paths: usize) -> Result<Found, DirectoryError> {
-        let paths = paths.clamp(1, 8);
-        self.ask(|reply| Command::Find { key, paths, reply }).await?
+        self.ask(|reply| Command::Find { key, paths: Some(paths), reply }).await?
     }
 
     /// The routing table at this moment.
@@ -248,7 +247,7 @@ impl<T: Transport> Directory for Kademlia<T> {
     }
 
     async fn find(&self, key: Key) -> Result<Found, DirectoryError> {
-        self.ask(|reply| Command::Find { key, paths: 1, reply }).await?
+        self.ask(|reply| Command::Find { key, paths: None, reply }).await?
     }
 
     fn watch(&self, key: Key) -> Watch {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use macula_proto::{Distance, Key, NodeId, Timestamp, UnixMillis};
 use rand::{Rng, RngExt};
 
-use super::config::Quotas;
+use super::config::{Quotas, SubnetLimits};
 use super::message::RECORDS_BYTES_MAX;
 use super::record::SignedRecord;
+use super::subnet::{Subnet, Tally};
 
 /// Bytes that each record is charged besides its envelope.
 const RECORD_OVERHEAD_BYTES: usize = 256;
@@ -35,6 +36,9 @@ pub enum Refusal {
     /// Enough other nodes are closer to the key.
     #[error("the key is too far away")]
     Far,
+    /// Announcers of one subnet have as many records as they may have, at this key or in all.
+    #[error("the announcer's subnet has its share")]
+    SubnetFull,
     /// Policy says no.
     #[error("forbidden")]
     Forbidden,
@@ -47,7 +51,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const CODES: [(u32, Self); 8] = [
+    const CODES: [(u32, Self); 9] = [
         (1, Self::Invalid),
         (2, Self::Outdated),
         (3, Self::KeyFull),
@@ -56,6 +60,7 @@ impl Refusal {
         (6, Self::Far),
         (7, Self::Forbidden),
         (8, Self::Expired),
+        (9, Self::SubnetFull),
     ];
 
     /// The number on the wire; 0 means "stored".
@@ -100,6 +105,8 @@ pub struct Store {
     quotas: Quotas,
     keys: BTreeMap<Distance, Shelf>,
     per_announcer: BTreeMap<NodeId, usize>,
+    limits: SubnetLimits,
+    per_subnet: Tally,
     /// Announcers who are gone and have records here.
     gone: BTreeSet<NodeId>,
     expiry: BTreeSet<(Timestamp, Distance, NodeId)>,
@@ -119,13 +126,15 @@ struct Held {
 }
 
 impl Store {
-    /// An empty store of the node `own`.
-    pub fn new(own: NodeId, quotas: Quotas) -> Self {
+    /// An empty store of the node `own`. `limits` says which addresses count for the quotas of a subnet.
+    pub fn new(own: NodeId, quotas: Quotas, limits: SubnetLimits) -> Self {
         Self {
             own: own.into(),
             quotas,
             keys: BTreeMap::new(),
             per_announcer: BTreeMap::new(),
+            limits,
+            per_subnet: Tally::default(),
             gone: BTreeSet::new(),
             expiry: BTreeSet::new(),
             bytes: 0,
@@ -167,13 +176,21 @@ impl Store {
         if left.is_zero() {
             return Err(Refusal::Expired);
         }
+        let has_moved =
+            |held: &Arc<SignedRecord>| held.body().announcer.addrs != record.body().announcer.addrs;
         let put = match self.get(&key, &announcer) {
             Some(held) if held.body().sequence > record.body().sequence => return Err(Refusal::Outdated),
             // Two different records under one number: the first stays, whoever comes second.
             Some(held) if held.body().sequence == record.body().sequence => return Ok(Put::Refreshed),
             Some(held) if held.says_the_same(&record) => Put::Refreshed,
+            // Moving must not get around the limit.
+            Some(held) if has_moved(held) => {
+                self.check_subnets(&key, &record)?;
+                Put::Changed
+            }
             Some(_) => Put::Changed,
             None => {
+                self.check_subnets(&key, &record)?;
                 self.make_room(&key, &announcer, cost(&record))?;
                 Put::Changed
             }
@@ -257,10 +274,27 @@ impl Store {
         Ok(())
     }
 
+    /// Whether announcers of the record's subnet may have one more, here and in all.
+    fn check_subnets(&self, key: &Key, record: &SignedRecord) -> Result<(), Refusal> {
+        let subnets = self.subnets(record);
+        let at_key = |subnet| {
+            let others = self.at(key).filter(|other| other.body().announcer.id != record.body().announcer.id);
+            others.filter(|other| self.subnets(other).contains(subnet)).count()
+        };
+        let is_full = !self.per_subnet.has_room(&subnets, self.quotas.per_subnet)
+            || subnets.iter().any(|subnet| at_key(subnet) >= self.quotas.per_key_and_subnet);
+        if is_full { Err(Refusal::SubnetFull) } else { Ok(()) }
+    }
+
+    fn subnets(&self, record: &SignedRecord) -> Vec<Subnet> {
+        self.limits.subnets(&record.body().announcer)
+    }
+
     fn insert(&mut self, distance: Distance, held: Held) {
         let body = held.record.body();
         let (key, announcer) = (body.key, body.announcer.id);
         self.bytes += cost(&held.record);
+        self.per_subnet.add(&self.limits.subnets(&body.announcer));
         self.expiry.insert((held.expires, distance, announcer));
         *self.per_announcer.entry(announcer).or_default() += 1;
         let shelf = self.keys.entry(distance).or_insert_with(|| Shelf { key, records: BTreeMap::new() });
@@ -275,6 +309,7 @@ impl Store {
         }
         self.expiry.remove(&(held.expires, distance, *announcer));
         self.bytes -= cost(&held.record);
+        self.per_subnet.remove(&self.limits.subnets(&held.record.body().announcer));
         if let Some(count) = self.per_announcer.get_mut(announcer) {
             *count -= 1;
             if *count == 0 {

@@ -43,7 +43,7 @@ fn record(n: u8, announcer: u8, sequence: u64) -> Arc<SignedRecord> {
 }
 
 fn store(quotas: Quotas) -> Store {
-    Store::new(NodeId::from_bytes([0; 32]), quotas)
+    Store::new(NodeId::from_bytes([0; 32]), quotas, SubnetLimits::default())
 }
 
 #[test]
@@ -152,4 +152,33 @@ proptest! {
         prop_assert!(store.keys.values().all(|shelf| !shelf.records.is_empty() && shelf.records.len() <= 3));
         prop_assert!(store.per_announcer.values().all(|count| (1..=5).contains(count)));
     }
+}
+
+#[test]
+fn announcers_of_one_subnet_share_a_quota_at_a_key_and_in_all() {
+    let at_host = |n: u8, announcer: u8, host: [u8; 4], sequence| {
+        let mut body = body(key(n), announcer, sequence);
+        body.announcer.addrs = vec![(host, 4000).into()];
+        signed(body, announcer)
+    };
+    let quotas = Quotas { per_key_and_subnet: 2, per_subnet: 3, ..Quotas::default() };
+    let mut store = store(quotas);
+    let mut put = |record| store.put(at(0), UNIX, record);
+    assert_eq!(put(at_host(1, 1, [203, 0, 113, 1], 1)), Ok(Put::Changed));
+    assert_eq!(put(at_host(1, 2, [203, 0, 113, 2], 1)), Ok(Put::Changed));
+    assert_eq!(put(at_host(1, 3, [203, 0, 113, 3], 1)), Err(Refusal::SubnetFull), "two at a key");
+    assert_eq!(put(at_host(1, 3, [198, 51, 100, 3], 1)), Ok(Put::Changed), "others still may");
+    assert_eq!(put(at_host(1, 3, [203, 0, 113, 3], 2)), Err(Refusal::SubnetFull), "moving does not help");
+    assert_eq!(put(at_host(1, 1, [203, 0, 113, 9], 2)), Ok(Put::Changed), "one within it may move");
+    assert_eq!(put(at_host(2, 1, [203, 0, 113, 1], 1)), Ok(Put::Changed));
+    assert_eq!(put(at_host(3, 1, [203, 0, 113, 1], 1)), Err(Refusal::SubnetFull), "three in all");
+    for announcer in 1..20 {
+        assert_eq!(
+            put(at_host(4, announcer, [10, 0, 0, announcer], 1)),
+            Ok(Put::Changed),
+            "private ones are exempt"
+        );
+    }
+    store.expire(at(101));
+    assert!(store.per_subnet.is_empty());
 }

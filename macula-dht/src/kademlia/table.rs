@@ -7,19 +7,22 @@
 //!   bucket n      the same first n bits: this node's own neighbourhood; the only one that splits
 //! ```
 //!
-//! Only contacts that were heard from get in. A live contact is never pushed out by a newcomer, who waits in the
-//! bucket's replacement cache until a contact of the bucket fails to answer.
+//! Only contacts that were heard from get in. Newcomers do not push live contacts out of one half of a full bucket; the
+//! other half is drawn by lot from all that were heard from (see `bucket.rs`). Whoever has no place waits in the bucket's
+//! replacement cache until a contact of the bucket fails to answer.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use macula_proto::{Contact, Distance, Key, MessageError, NodeId, Timestamp, decode, wire};
 use prost::Message;
+use rand::Rng;
+use rand::seq::IteratorRandom as _;
 
+use super::bucket::{Bucket, Lots};
 use super::config::{KademliaConfig, SubnetLimits};
+use super::subnet::Tally;
 
 /// Deepest split: ids have 256 bits.
 const BUCKETS_MAX: usize = 256;
@@ -35,6 +38,8 @@ const SAVED_MAX: usize = 10_000;
 pub struct Known {
     /// Who and where.
     pub contact: Contact,
+    /// When it got into the table, or was last heard from while it waited for a place.
+    pub since: Timestamp,
     /// When it was last heard from.
     pub seen: Timestamp,
     /// Smoothed time that it takes to answer; `None` if it was never asked.
@@ -50,24 +55,11 @@ pub struct Table {
     k: usize,
     limits: SubnetLimits,
     buckets: Vec<Bucket>,
-    subnets: BTreeMap<Subnet, usize>,
+    subnets: Tally,
+    lots: Lots,
     len: usize,
     last_heard: Timestamp,
 }
-
-#[derive(Debug, Default)]
-struct Bucket {
-    /// Least recently seen first.
-    known: Vec<Known>,
-    /// Who would take a dead contact's place; the most recently seen last.
-    waiting: VecDeque<Known>,
-    /// When something in this bucket's range was last looked up.
-    looked_up: Timestamp,
-}
-
-/// An address range of one owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Subnet([u8; 6]);
 
 /// What became of a contact that was heard from.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,14 +114,16 @@ impl TableSnapshot {
 }
 
 impl Table {
-    /// An empty table for the node `own`.
-    pub fn new(own: NodeId, config: &KademliaConfig) -> Self {
+    /// An empty table for the node `own`. `secret` decides who is drawn where there is not room for all: nobody else may
+    /// know it.
+    pub fn new(own: NodeId, config: &KademliaConfig, secret: u64) -> Self {
         Self {
             own: own.into(),
             k: config.k.max(1),
             limits: config.subnets,
             buckets: vec![Bucket::default()],
-            subnets: BTreeMap::new(),
+            subnets: Tally::default(),
+            lots: Lots(secret),
             len: 0,
             last_heard: Timestamp::ZERO,
         }
@@ -150,6 +144,11 @@ impl Table {
         self.buckets.len()
     }
 
+    /// How many contacts bucket `at` has.
+    pub(super) fn bucket_len(&self, at: usize) -> usize {
+        self.buckets.get(at).map_or(0, |bucket| bucket.known.len())
+    }
+
     /// A contact was heard from: it answered, or it asked over an authenticated connection.
     pub fn heard(&mut self, now: Timestamp, contact: Contact, rtt: Option<Duration>) -> Heard {
         if Key::from(contact.id) == self.own {
@@ -160,8 +159,8 @@ impl Table {
         if self.buckets[at].position(&contact.id).is_some() {
             return self.update(at, now, contact, rtt);
         }
-        let newcomer = Known { contact, seen: now, rtt, failures: 0 };
-        self.add(newcomer)
+        let newcomer = Known { contact, since: now, seen: now, rtt, failures: 0 };
+        self.add(now, newcomer)
     }
 
     /// A contact did not answer what it was asked at `asked`. Whoever waits replaces it; `true` if it is gone.
@@ -209,13 +208,23 @@ impl Table {
     /// The `count` contacts closest to `target`, closest first. Those that failed lately are left out
     /// unless `failed_too`.
     pub fn closest(&self, target: &Key, count: usize, failed_too: bool) -> Vec<Contact> {
+        self.closest_where(target, count, |known| failed_too || known.failures == 0)
+    }
+
+    /// The `count` contacts closest to `target`, closest first, of those that are `wanted`.
+    pub(super) fn closest_where(
+        &self,
+        target: &Key,
+        count: usize,
+        wanted: impl Fn(&Known) -> bool,
+    ) -> Vec<Contact> {
         let mut by_distance: Vec<(Distance, &Contact)> = Vec::new();
         for buckets in self.by_closeness(target) {
             if by_distance.len() >= count {
                 break;
             }
             let known = self.buckets[buckets].iter().flat_map(|bucket| &bucket.known);
-            let known = known.filter(|known| failed_too || known.failures == 0);
+            let known = known.filter(|known| wanted(known));
             by_distance
                 .extend(known.map(|known| (target.distance(&known.contact.id.into()), &known.contact)));
         }
@@ -225,6 +234,19 @@ impl Table {
         }
         by_distance.sort_unstable_by_key(|(distance, _)| *distance);
         by_distance.into_iter().take(count).map(|(_, contact)| contact.clone()).collect()
+    }
+
+    /// The `count` contacts that it has known for longest, without those that failed lately.
+    pub fn eldest(&self, count: usize) -> Vec<Contact> {
+        let mut known: Vec<&Known> = self.iter().filter(|known| known.failures == 0).collect();
+        known.sort_unstable_by_key(|known| (known.since, known.contact.id));
+        known.into_iter().take(count).map(|known| known.contact.clone()).collect()
+    }
+
+    /// `count` contacts drawn from the whole table, without those that failed lately.
+    pub fn drawn(&self, count: usize, rng: &mut impl Rng) -> Vec<Contact> {
+        let known = self.iter().filter(|known| known.failures == 0);
+        known.map(|known| known.contact.clone()).sample(rng, count)
     }
 
     /// How many contacts that answered last time are closer to `target` than `distance`.
@@ -327,7 +349,7 @@ impl Table {
         Heard::Updated
     }
 
-    fn add(&mut self, newcomer: Known) -> Heard {
+    fn add(&mut self, now: Timestamp, newcomer: Known) -> Heard {
         loop {
             let at = self.bucket_of(&newcomer.contact.id.into());
             if !self.has_subnet_room(at, &newcomer.contact) {
@@ -339,26 +361,34 @@ impl Table {
                 return Heard::Added;
             }
             if at + 1 < self.buckets.len() || self.buckets.len() >= BUCKETS_MAX {
-                return self.wait(at, newcomer);
+                return self.compete(now, at, newcomer);
             }
             self.split();
         }
     }
 
-    /// A contact that failed makes room at once; otherwise the newcomer waits.
-    fn wait(&mut self, at: usize, newcomer: Known) -> Heard {
+    /// A contact that failed makes room at once. Otherwise the lot decides, and who has no place waits.
+    fn compete(&mut self, now: Timestamp, at: usize, newcomer: Known) -> Heard {
+        // Half as many as have a place are enough until the next newcomers.
+        let waiting_max = self.k.div_ceil(2);
         let bucket = &mut self.buckets[at];
-        bucket.waiting.retain(|known| known.contact.id != newcomer.contact.id);
-        bucket.waiting.push_back(newcomer);
-        if bucket.waiting.len() > self.k {
-            bucket.waiting.pop_front();
-        }
-        if let Some(failed) = bucket.known.iter().find(|known| known.failures > 0) {
-            let id = failed.contact.id;
-            self.remove(&id);
+        let failed = bucket.known.iter().find(|known| known.failures > 0).map(|known| known.contact.id);
+        if let Some(failed) = failed {
+            bucket.wait(now, newcomer, self.lots, usize::MAX);
+            self.remove(&failed);
             return Heard::Added;
         }
-        Heard::Waiting { oldest: self.buckets[at].known[0].clone() }
+        let Some(loser) = bucket.loser(&newcomer.contact.id, self.lots) else {
+            bucket.wait(now, newcomer, self.lots, waiting_max);
+            return Heard::Waiting { oldest: self.buckets[at].known[0].clone() };
+        };
+        let loser = bucket.known.remove(loser);
+        bucket.waiting.retain(|known| known.contact.id != newcomer.contact.id);
+        self.len -= 1;
+        self.count_subnets(&loser.contact, false);
+        self.put(at, newcomer);
+        self.buckets[at].wait(now, loser, self.lots, waiting_max);
+        Heard::Added
     }
 
     /// Divides the last bucket into the half away from this node and the half with it.
@@ -381,70 +411,23 @@ impl Table {
     }
 
     fn has_subnet_room(&self, at: usize, contact: &Contact) -> bool {
-        self.limits.subnets(contact).into_iter().all(|subnet| {
-            let in_bucket = |known: &&Known| self.limits.subnets(&known.contact).contains(&subnet);
-            self.subnets.get(&subnet).is_none_or(|count| *count < self.limits.table_max)
-                && self.buckets[at].known.iter().filter(in_bucket).count() < self.limits.bucket_max
-        })
+        let subnets = self.limits.subnets(contact);
+        let in_bucket = |subnet| {
+            let known = self.buckets[at].known.iter();
+            known.filter(|known| self.limits.subnets(&known.contact).contains(subnet)).count()
+        };
+        self.subnets.has_room(&subnets, self.limits.table_max)
+            && subnets.iter().all(|subnet| in_bucket(subnet) < self.limits.bucket_max)
     }
 
     fn count_subnets(&mut self, contact: &Contact, is_added: bool) {
-        for subnet in self.limits.subnets(contact) {
-            let count = self.subnets.entry(subnet).or_default();
-            *count = if is_added { *count + 1 } else { count.saturating_sub(1) };
-            if *count == 0 {
-                self.subnets.remove(&subnet);
-            }
+        let subnets = self.limits.subnets(contact);
+        if is_added {
+            self.subnets.add(&subnets);
+        } else {
+            self.subnets.remove(&subnets);
         }
     }
-}
-
-impl Bucket {
-    fn position(&self, id: &NodeId) -> Option<usize> {
-        self.known.iter().position(|known| known.contact.id == *id)
-    }
-}
-
-impl SubnetLimits {
-    /// The limited subnets that a contact's addresses are in, each once.
-    fn subnets(&self, contact: &Contact) -> Vec<Subnet> {
-        let mut subnets: Vec<Subnet> = contact
-            .addrs
-            .iter()
-            .map(|addr| addr.ip().to_canonical())
-            .filter(|ip| !self.exempts(ip))
-            .map(|ip| Subnet::of(&ip))
-            .collect();
-        subnets.sort_unstable();
-        subnets.dedup();
-        subnets
-    }
-
-    fn exempts(&self, ip: &IpAddr) -> bool {
-        let private = match ip {
-            IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-        };
-        self.exempt_loopback && ip.is_loopback() || self.exempt_private && private
-    }
-}
-
-impl Subnet {
-    /// IPv4 as its mapped IPv6 form would need more than /48, so it gets a prefix of its own.
-    fn of(ip: &IpAddr) -> Self {
-        match ip {
-            IpAddr::V4(ip) => {
-                let [a, b, c, _] = ip.octets();
-                Self([0, 0, 4, a, b, c])
-            }
-            IpAddr::V6(ip) => Self(first_48(ip)),
-        }
-    }
-}
-
-fn first_48(ip: &Ipv6Addr) -> [u8; 6] {
-    let [a, b, c, d, e, f, ..] = ip.octets();
-    [a, b, c, d, e, f]
 }
 
 #[cfg(test)]

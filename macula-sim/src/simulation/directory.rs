@@ -26,6 +26,8 @@ pub struct DirectoryFaults {
     /// Those that lie together. They say that they store what they are given, and do not; asked, they know no record
     /// and refer to each other and to nodes that do not exist, which they say are closest to the key.
     pub liars: BTreeSet<NodeIndex>,
+    /// Liars refer to each other alone, all of whom answer: nothing gives them away.
+    pub discreet: bool,
     /// Those that are slow.
     pub slow: BTreeSet<NodeIndex>,
     /// How long those take to answer, besides the way.
@@ -45,12 +47,12 @@ impl Simulation {
 
     /// Looks up the records at `key`.
     pub fn find(&mut self, node: NodeIndex, key: Key) -> Op {
-        self.command(node, |directory, now, op, out| directory.find(now, op, key, 1, out))
+        self.command(node, |directory, now, op, out| directory.find(now, op, key, None, out))
     }
 
     /// Looks up the records at `key` over several ways that have no node in common.
     pub fn find_disjoint(&mut self, node: NodeIndex, key: Key, paths: usize) -> Op {
-        self.command(node, |directory, now, op, out| directory.find(now, op, key, paths, out))
+        self.command(node, |directory, now, op, out| directory.find(now, op, key, Some(paths), out))
     }
 
     /// Looks up the nodes closest to `key`.
@@ -217,9 +219,10 @@ impl Simulation {
         }
     }
 
-    /// As many as an answer holds: one half made up and closer to the key than anybody is, the other half liars.
+    /// As many as an answer holds: one half made up and closer to the key than anybody is, the other half liars; or all liars.
     fn false_contacts(&mut self, key: &Key) -> Vec<Contact> {
         let count = self.options.kademlia.k;
+        let real = if self.options.directory_faults.discreet { count } else { count / 2 };
         // Some may not have been added yet.
         let liars = self.options.directory_faults.liars.iter();
         let liars = liars.filter_map(|liar| self.nodes.get(liar.place()));
@@ -227,7 +230,7 @@ impl Simulation {
             liars.map(|liar| (key.distance(&liar.id().into()), &liar.contact)).collect();
         closest.sort_unstable_by_key(|(distance, _)| *distance);
         let mut contacts: Vec<_> =
-            closest.into_iter().take(count / 2).map(|(_, contact)| contact.clone()).collect();
+            closest.into_iter().take(real).map(|(_, contact)| contact.clone()).collect();
         for _ in contacts.len()..count {
             let mut id = *key.as_bytes();
             self.rng.fill_bytes(&mut id[8..]);
@@ -237,16 +240,14 @@ impl Simulation {
     }
 
     fn pack_request(&mut self, sender: Contact, request: Request) -> Option<Parcel<(Contact, Request)>> {
-        let Ok(frame) = request.to_frame(&sender) else {
-            self.violate("codec", format!("a request cannot be encoded: {request:?}"));
-            return None;
-        };
+        let bytes = request.wire_len(&sender);
         if !self.options.through_codec {
-            return Some(Parcel::new((sender, request), &frame));
+            return Some(Parcel::unencoded((sender, request), bytes));
         }
-        match Request::from_frame(&frame) {
-            Ok((Some(from), decoded)) if from == sender && decoded == request => {
-                Some(Parcel::new((from, decoded), &frame))
+        let decoded = request.to_frame(&sender).ok().filter(|frame| frame.wire_len() == bytes);
+        match decoded.map(|frame| Request::from_frame(&frame)) {
+            Some(Ok((Some(from), decoded))) if from == sender && decoded == request => {
+                Some(Parcel::unencoded((from, decoded), bytes))
             }
             other => {
                 self.violate("codec", format!("{request:?} comes out as {other:?}"));
@@ -256,15 +257,13 @@ impl Simulation {
     }
 
     fn pack_response(&mut self, response: Response) -> Option<Parcel<Response>> {
-        let Ok(frame) = response.to_frame() else {
-            self.violate("codec", format!("a response cannot be encoded: {response:?}"));
-            return None;
-        };
+        let bytes = response.wire_len();
         if !self.options.through_codec {
-            return Some(Parcel::new(response, &frame));
+            return Some(Parcel::unencoded(response, bytes));
         }
-        match Response::from_frame(&frame) {
-            Ok(decoded) if decoded == response => Some(Parcel::new(decoded, &frame)),
+        let decoded = response.to_frame().ok().filter(|frame| frame.wire_len() == bytes);
+        match decoded.map(|frame| Response::from_frame(&frame)) {
+            Some(Ok(decoded)) if decoded == response => Some(Parcel::unencoded(decoded, bytes)),
             other => {
                 self.violate("codec", format!("{response:?} comes out as {other:?}"));
                 None

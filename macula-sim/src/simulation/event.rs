@@ -2,13 +2,13 @@
 
 use macula_dht::kademlia::{Op, Request, RequestId, Response};
 use macula_membership::{Packet, SyncMessage};
-use macula_proto::{Contact, Frame, Timestamp};
+use macula_proto::{Contact, Timestamp};
 
 use super::exchange::{ExchangeId, Join};
 use crate::NodeIndex;
 use crate::faults::Partition;
 use crate::node::Layer;
-use crate::trace::{Digested, digest};
+use crate::trace::Digested;
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -21,10 +21,6 @@ pub(crate) struct Parcel<M> {
 }
 
 impl<M> Parcel<M> {
-    pub(crate) fn new(message: M, frame: &Frame) -> Self {
-        Self { message, digest: digest(frame), bytes: frame.wire_len() as u64 }
-    }
-
     /// A message that is counted without being encoded.
     pub(crate) fn unencoded(message: M, bytes: usize) -> Self
     where

@@ -25,8 +25,8 @@ pub struct Options {
     /// Which directories misbehave, and how.
     pub directory_faults: DirectoryFaults,
     /// Every message is encoded and decoded on its way, and what comes out is compared with what went in. Without, the
-    /// value itself is handed over, and only membership's sizes are told without encoding: statements are then shared in
-    /// memory, which is what makes ten thousand nodes fit.
+    /// value itself is handed over and its size told without encoding it: statements are then shared in memory, which is
+    /// what makes ten thousand nodes fit.
     pub through_codec: bool,
     /// A dial to whoever does not answer fails after this long. 5 s, the transport's handshake timeout.
     pub dial_timeout: Duration,

@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn table(contacts: &[Contact]) -> Bytes {
-        let mut table = Table::new(NodeId::from_bytes([0xff; 32]), &KademliaConfig::default());
+        let mut table = Table::new(NodeId::from_bytes([0xff; 32]), &KademliaConfig::default(), 7);
         for (at, contact) in contacts.iter().enumerate() {
             let now = Timestamp::from_start(std::time::Duration::from_secs(at as u64));
             table.heard(now, contact.clone(), None);

@@ -196,6 +196,16 @@ schema! {
         /// How many nodes a lookup asks at once, to begin with.
         alpha: usize = count(1, 16, "requests"), Some("3"), LAYER;
 
+        /// How many ways without a common node lookups take. Each costs requests of its own: four find what one
+        /// finds with about three times as many, also where one node in five lies. One is enough among nodes
+        /// that trust each other.
+        paths: usize = count(1, 8, "paths"), Some("1"), LAYER;
+
+        /// How many contacts of one public subnet (IPv4 /24, IPv6 /48) the routing table holds; a bucket holds a
+        /// fifth of that, and a lookup asks two fifths. Ids are free, addresses are not. A mesh whose nodes
+        /// are all in one public subnet needs about as many as it has nodes.
+        subnet_max: usize = count(1, 100_000, "contacts"), Some("10"), LAYER;
+
         /// How often a bucket in which nothing was looked up is refreshed.
         refresh_interval: Duration = span(secs(1), DAY), Some("15m"), LAYER;
     }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use macula_proto::{Contact, Distance, Key, NodeId, Timestamp, wire};
 
-use super::super::lookup::Outcome;
+use super::super::lookup::{Goal, Outcome};
 use super::super::message::{Request, Stored};
 use super::super::record::{RecordBody, SignedRecord, TTL_MAX};
 use super::super::store::Refusal;
-use super::finding::{GoalIs, unreachable};
+use super::finding::{GoalIs, PATHS_MAX, unreachable};
 use super::serving::Then;
 use super::{Done, Effect, Node, Now, Op, Purpose, StoringId, Timer};
 use crate::{Announced, DirectoryError, VALUE_BYTES_MAX};
@@ -272,7 +272,8 @@ impl Node {
             return;
         }
         let hints = self.own.get(&key).map(|own| own.holders.values().cloned().collect()).unwrap_or_default();
-        let goal = self.goal(now, key, self.config.k);
+        let paths = self.config.paths.clamp(1, PATHS_MAX);
+        let goal = Goal { paths, ..self.goal(now, key, self.config.k) };
         self.start(now, goal, hints, GoalIs::Announce { storing: id, background: op.is_none() }, out);
     }
 

@@ -8,7 +8,10 @@ use macula_proto::{Contact, Key, NodeId, Timestamp};
 use super::super::lookup::{Answer, Goal, Lookup, Outcome};
 use super::super::message::{Findings, Request};
 use super::super::record::SignedRecord;
-use super::{BUSY_PAUSE, Done, Effect, LookupId, Node, Now, Op, Purpose, StoringId, Timer, merge, to_found};
+use super::{
+    BUSY_PAUSE, Done, Effect, LOOK_AROUND_FIRST, LOOK_AROUND_GROWTH, LookupId, Node, Now, Op, Purpose,
+    StoringId, Timer, merge, to_found,
+};
 use crate::{DirectoryError, Found};
 
 /// Most records taken from one answer: more than fit one.
@@ -16,6 +19,9 @@ const ANSWER_RECORDS_MAX: usize = 1_024;
 
 /// Buckets filled in a bootstrap: a mesh of 2^32 nodes has no deeper ones that are not neighbours anyway.
 const BOOTSTRAP_BUCKETS_MAX: usize = 32;
+
+/// Disjoint paths of a lookup.
+pub(in super::super) const PATHS_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Running {
@@ -39,20 +45,26 @@ pub(super) enum GoalIs {
 pub(super) struct Bootstrap {
     ops: Vec<Op>,
     pending: usize,
-    is_filling: bool,
+    /// How many of the far buckets, nearest first, are still to be looked into; `None` until the neighbourhood is known.
+    left: Option<usize>,
 }
 
+/// Far buckets that a bootstrap looks into at a time. What one lookup brings may spare the next.
+const FILLS_AT_A_TIME: usize = 3;
+
 impl Node {
-    /// Looks up the records at `key`. `paths` above 1 take node-disjoint ways, which costs more and is harder to
-    /// capture; 1 is the usual. Ends in [`Done::Found`].
-    pub fn find(&mut self, now: Now, op: Op, key: Key, paths: usize, out: &mut Vec<Effect>) {
+    /// Looks up the records at `key` over so many ways without a common node; `None`: as many as
+    /// [configured](super::super::KademliaConfig::paths). Ends in [`Done::Found`].
+    pub fn find(&mut self, now: Now, op: Op, key: Key, paths: Option<usize>, out: &mut Vec<Effect>) {
         if self.table.is_empty() {
             let found = to_found(&self.local_records(&key), now.unix, 0);
             let outcome = if found.records.is_empty() { Err(DirectoryError::NoPeers) } else { Ok(found) };
             out.push(Effect::Done { op, outcome: Done::Found(outcome) });
             return;
         }
-        let agree = (paths <= 1).then_some(self.config.agree.max(1));
+        let paths = paths.unwrap_or(self.config.paths).clamp(1, PATHS_MAX);
+        // Several that agree prove nothing where some may be hostile.
+        let agree = (paths == 1).then_some(self.config.agree.max(1));
         let goal = Goal { records: true, agree, paths, ..self.goal(now, key, self.config.k) };
         self.start(now, goal, Vec::new(), GoalIs::Find(op), out);
     }
@@ -73,11 +85,13 @@ impl Node {
             out.push(Effect::Done { op, outcome: Done::Traced(Err(DirectoryError::NoPeers)) });
             return;
         }
-        let goal = Goal { records: true, ..self.goal(now, key, self.config.k) };
+        let paths = self.config.paths.clamp(1, PATHS_MAX);
+        let goal = Goal { records: true, paths, ..self.goal(now, key, self.config.k) };
         self.start(now, goal, Vec::new(), GoalIs::Trace(op), out);
     }
 
-    /// Fills the table: looks up this node itself, then something in each bucket farther away. Needs a contact.
+    /// Fills the table: looks up this node itself, then something in each bucket farther away, until that is half full:
+    /// whoever else belongs there asks this node in time, or is found with the next refresh. Needs a contact.
     /// Ends in [`Done::Bootstrapped`].
     pub fn bootstrap(&mut self, now: Now, op: Op, out: &mut Vec<Effect>) {
         if self.table.is_empty() {
@@ -114,7 +128,22 @@ impl Node {
             }
             self.metrics.buckets_refreshed.inc();
             tracing::debug!(target: "macula::routing", event = "bucket refreshed", bucket = at);
-            self.look_into_bucket(now, at, GoalIs::Refresh, out);
+            self.look_into_bucket(now, at, self.config.k, GoalIs::Refresh, out);
+        }
+    }
+
+    /// Looks the own neighbourhood up again: soon after a bootstrap, because whoever came at the same time was not known yet
+    /// and whoever named the neighbours then may have been hostile; later with each refresh. Always over a second path, from
+    /// those known for longest.
+    pub(super) fn look_around(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.look_around_after =
+            (self.look_around_after * LOOK_AROUND_GROWTH).min(self.config.refresh_interval);
+        let pause = self.jitter(self.look_around_after);
+        self.timers.set(Timer::Neighbours, now.at + pause);
+        if !self.table.is_empty() {
+            let paths = self.config.paths.clamp(2, PATHS_MAX);
+            let goal = Goal { paths, ..self.goal(now, self.local.id.into(), self.config.k) };
+            self.start(now, goal, Vec::new(), GoalIs::Refresh, out);
         }
     }
 
@@ -126,6 +155,7 @@ impl Node {
             watch: None,
             agree: None,
             paths: 1,
+            subnets: self.config.subnets,
             alpha: self.config.alpha,
             alpha_max: self.config.alpha_max,
             requests_max: self.config.lookup_requests_max,
@@ -146,17 +176,35 @@ impl Node {
         self.metrics.lookups_started.inc();
         tracing::debug!(target: "macula::routing", event = "lookup started", key = %goal.target, ?goal_is);
         self.table.looked_up(now.at, &goal.target);
-        let count = goal.want.max(self.config.k);
-        let mut seeds = self.table.closest(&goal.target, count, false);
-        if seeds.len() < self.config.alpha {
-            // Better those that failed lately than nobody: the trouble may have been this node's own.
-            seeds = self.table.closest(&goal.target, count, true);
-        }
-        seeds.extend(hints);
+        let starts = self.starts(&goal, hints);
         let id = LookupId(self.number());
         self.timers.set(Timer::Lookup(id), goal.deadline);
-        self.running.insert(id, Running { lookup: Lookup::new(now.at, self.local.id, goal, seeds), goal_is });
+        self.running
+            .insert(id, Running { lookup: Lookup::new(now.at, self.local.id, goal, starts), goal_is });
         self.drive(now, id, out);
+    }
+
+    /// Where its paths start. The first does at the closest contacts and `hints`. Whoever surrounds a key, or this node,
+    /// has all of those; so the second starts at those known for longest, which a node's seeds are among, and the others
+    /// anywhere.
+    fn starts(&mut self, goal: &Goal, hints: Vec<Contact>) -> Vec<Vec<Contact>> {
+        let count = goal.want.max(self.config.k);
+        let mut closest = self.table.closest(&goal.target, count, false);
+        if closest.len() < self.config.alpha {
+            // Better those that failed lately than nobody: the trouble may have been this node's own.
+            closest = self.table.closest(&goal.target, count, true);
+        }
+        closest.extend(hints);
+        let mut starts = vec![closest];
+        for path in 1..goal.paths {
+            let start = if path == 1 {
+                self.table.eldest(goal.alpha)
+            } else {
+                self.table.drawn(count, &mut self.rng)
+            };
+            starts.push(start);
+        }
+        starts
     }
 
     /// Asks whoever is next, or ends the lookup.
@@ -304,28 +352,40 @@ impl Node {
     fn bootstrap_step(&mut self, now: Now, out: &mut Vec<Effect>) {
         let Some(bootstrap) = &mut self.bootstrap else { return };
         bootstrap.pending -= 1;
-        if bootstrap.pending > 0 {
+        if self.fill_on(now, out) {
             return;
         }
-        // The last bucket is this node's own neighbourhood: the first lookup was for that.
-        let far_buckets = (self.table.bucket_count() - 1).min(BOOTSTRAP_BUCKETS_MAX);
-        if !bootstrap.is_filling && far_buckets > 0 {
-            bootstrap.is_filling = true;
-            bootstrap.pending = far_buckets;
-            for at in 0..far_buckets {
-                self.look_into_bucket(now, at, GoalIs::Bootstrap, out);
-            }
-            return;
-        }
+        self.look_around_after = LOOK_AROUND_FIRST;
+        self.timers.set_by(Timer::Neighbours, now.at + LOOK_AROUND_FIRST);
         let ops = self.bootstrap.take().map(|bootstrap| bootstrap.ops).unwrap_or_default();
         let contacts = self.table.len();
         out.extend(ops.into_iter().map(|op| Effect::Done { op, outcome: Done::Bootstrapped(Ok(contacts)) }));
     }
 
-    fn look_into_bucket(&mut self, now: Now, at: usize, goal_is: GoalIs, out: &mut Vec<Effect>) {
+    /// Looks into the next far buckets that are not half full; `false` if there is nothing more to wait for.
+    fn fill_on(&mut self, now: Now, out: &mut Vec<Effect>) -> bool {
+        // The last bucket is this node's own neighbourhood: the first lookup was for that.
+        let far_buckets = (self.table.bucket_count() - 1).min(BOOTSTRAP_BUCKETS_MAX);
+        let half = self.config.k.div_ceil(2);
+        loop {
+            let Some(bootstrap) = &mut self.bootstrap else { return false };
+            let left = bootstrap.left.get_or_insert(far_buckets);
+            if bootstrap.pending >= FILLS_AT_A_TIME || *left == 0 {
+                return bootstrap.pending > 0;
+            }
+            *left -= 1;
+            let at = *left;
+            if self.table.bucket_len(at) < half {
+                bootstrap.pending += 1;
+                self.look_into_bucket(now, at, half, GoalIs::Bootstrap, out);
+            }
+        }
+    }
+
+    fn look_into_bucket(&mut self, now: Now, at: usize, want: usize, goal_is: GoalIs, out: &mut Vec<Effect>) {
         let random = self.random_bytes();
         let target = self.table.target_in(at, random);
-        let goal = self.goal(now, target, self.config.k);
+        let goal = self.goal(now, target, want);
         self.start(now, goal, Vec::new(), goal_is, out);
     }
 }

@@ -12,6 +12,7 @@ use super::super::message::{
 };
 use super::super::record::SignedRecord;
 use super::super::store::{Page, Put, Refusal};
+use super::super::table::Known;
 use super::{Effect, Node, Now, Purpose, PushId, ReplyTo, RequestId, StoringId, Timer};
 
 /// A holder hands a newcomer the records that belong there if so few others that it knows are closer to the key:
@@ -60,9 +61,8 @@ impl Node {
         to: ReplyTo,
         out: &mut Vec<Effect>,
     ) {
-        let mut contacts = self.table.closest(&find.key, self.config.k + 1, false);
-        contacts.retain(|contact| contact.id != from);
-        contacts.truncate(self.config.k);
+        let wanted = |known: &Known| known.failures == 0 && known.contact.id != from;
+        let contacts = self.table.closest_where(&find.key, self.config.k, wanted);
         let mut findings = Findings { contacts, ..Findings::default() };
         if let (Some(lapse), Some(sender)) = (find.watch, sender) {
             findings.watching = self.watchers.register(now.at, find.key, sender, lapse);

@@ -9,7 +9,7 @@ use macula_proto::{Contact, Distance, Key, NodeId, Timestamp};
 use super::super::lookup::{Goal, Outcome};
 use super::super::record::SignedRecord;
 use super::announcing::{is_wanted, reach};
-use super::finding::{GoalIs, unreachable};
+use super::finding::{GoalIs, PATHS_MAX, unreachable};
 use super::{Effect, Node, Now, Timer, merge, to_found};
 
 /// A newcomer seldom comes alone.
@@ -170,6 +170,7 @@ impl Node {
         let goal = Goal {
             records: true,
             watch: Some(self.config.watch_lapse),
+            paths: self.config.paths.clamp(1, PATHS_MAX),
             ..self.goal(now, key, self.config.watch_holders.max(1))
         };
         let background = self.watched.get(&key).is_some_and(|watched| watched.is_ready);

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::Setting;
-use super::liars::{Coming, among_liars};
+use super::liars::{Coming, Kind, among_liars};
 use crate::scenario::named;
 
 /// Runs a scenario twice, once with every message encoded and decoded on its way: it passes, and both runs are the same
@@ -48,6 +48,7 @@ fn the_cost_of_a_look_up_is_measured() {
 #[test]
 fn liars_cost_requests() {
     let setting = Setting { nodes: 24, seed: 3, span: None, through_codec: false };
-    let [none, half] = [0.0, 0.5].map(|share| among_liars(setting, share, Coming::Evenly).1);
-    assert!(half[0].requests > none[0].requests, "{} and {}", half[0].requests, none[0].requests);
+    let kind = Kind { coming: Coming::Evenly, discreet: false };
+    let [none, half] = [0.0, 0.5].map(|share| among_liars(setting, share, kind).one);
+    assert!(half.requests > none.requests, "{} and {}", half.requests, none.requests);
 }

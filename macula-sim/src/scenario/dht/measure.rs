@@ -41,9 +41,14 @@ impl Finds {
     /// A violation if fewer than `share` of the records were found.
     pub(in crate::scenario) fn demand(&self, simulation: &mut Simulation, share: f64) {
         if self.share() < share || self.asked == 0 {
-            let Self { asked, found, failures, .. } = self;
-            simulation.violate("finding", format!("{found} of {asked} found; {}", failures.join("; ")));
+            simulation.violate("finding", self.told());
         }
+    }
+
+    /// How many were found, and how some of the others ended.
+    pub(in crate::scenario) fn told(&self) -> String {
+        let Self { asked, found, failures, .. } = self;
+        format!("{found} of {asked} found; {}", failures.join("; "))
     }
 
     /// The figures.
