@@ -175,6 +175,9 @@ pub struct Subscription {
     /// Filter, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub filter: Option<String>,
+    /// Queue group, if it is in one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub group: Option<String>,
     /// Messages waiting to be taken.
     pub queued: u64,
     /// Messages it has received.
@@ -344,6 +347,12 @@ pub struct Published {
     pub failed: usize,
     /// Remote nodes that got nothing because the directory counted them without naming them: at most so many.
     pub unnamed: usize,
+    /// Queue groups of which a member was given it.
+    #[serde(default)]
+    pub groups: usize,
+    /// Queue groups of which no member could be given it.
+    #[serde(default)]
+    pub unserved: usize,
 }
 
 /// One line of `GET /v1/subscribe`. The first line has no message: it says that the subscription stands.

@@ -70,7 +70,7 @@ impl From<Error> for Failure {
                 ErrorCode::Invalid,
                 Some("realms look like be.cortexiq; `macula_ctl status` lists the node's realms"),
             ),
-            Error::Codec(_) => (ErrorCode::Invalid, None),
+            Error::Codec(_) | Error::Group(_) => (ErrorCode::Invalid, None),
             Error::NotInRealm(_) => (ErrorCode::Invalid, Some("`macula_ctl status` lists the node's realms")),
             Error::Join(error) => join(error),
             Error::Publish(error) => publish(error),
@@ -166,7 +166,9 @@ fn subscribe(error: &SubscribeError) -> Verdict {
         SubscribeError::Closed => (ErrorCode::Closed, None),
         SubscribeError::NotInRealm(_) => (ErrorCode::Invalid, None),
         SubscribeError::Directory(error) => directory(error),
-        SubscribeError::Full(_) => (ErrorCode::Overloaded, None),
+        SubscribeError::Full(_) | SubscribeError::Groups | SubscribeError::GroupsAnnounced(_) => {
+            (ErrorCode::Overloaded, None)
+        }
         _ => (ErrorCode::Internal, None),
     }
 }

@@ -40,6 +40,8 @@ pub(crate) async fn publish(
         dropped: published.dropped,
         failed: published.failed,
         unnamed: published.unnamed,
+        groups: published.groups,
+        unserved: published.unserved,
     }))
 }
 
@@ -49,15 +51,19 @@ pub(crate) struct SubscribeQuery {
     pattern: String,
     realm: Option<String>,
     filter: Option<String>,
+    group: Option<String>,
 }
 
 impl SubscribeQuery {
     fn options(&self) -> Result<SubscribeOptions, macula::Error> {
-        let options = SubscribeOptions::default();
-        Ok(match &self.filter {
-            Some(filter) => options.filter(filter)?,
-            None => options,
-        })
+        let mut options = SubscribeOptions::default();
+        if let Some(filter) = &self.filter {
+            options = options.filter(filter)?;
+        }
+        if let Some(group) = &self.group {
+            options = options.group(group)?;
+        }
+        Ok(options)
     }
 }
 

@@ -225,6 +225,7 @@ async fn subscriptions(State(node): State<Node>) -> Json<Vec<api::Subscription>>
         realm: info.realm.to_string(),
         pattern: info.pattern.to_string(),
         filter: info.filter.map(|filter| filter.to_string()),
+        group: info.group.map(|group| group.to_string()),
         queued: info.queued as u64,
         delivered: info.delivered,
         dropped: info.dropped,

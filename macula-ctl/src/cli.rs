@@ -188,6 +188,9 @@ pub(crate) struct Subscribe {
     /// Only messages that this lets through, as in 'header.kind == "order" && json.amount > 10'
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
+    /// Share the messages with all others in this queue group: one of them gets each
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
     /// Realm; the node's first one if not given
     #[arg(long)]
     pub(crate) realm: Option<String>,

@@ -47,3 +47,41 @@ fn a_filter_lets_through_what_it_says_and_spares_the_network_the_rest() {
     assert_eq!(wrong.code(), 2);
     assert!(wrong.stderr().contains("character 13: a comparison is one of =="), "{}", wrong.stderr());
 }
+
+#[test]
+fn a_group_shares_the_work_and_goes_on_when_a_member_is_killed() {
+    let user = User::new();
+    let mut nodes = mesh(&user, &["a", "b", "c"]);
+    let member = |node: &str| {
+        user.stream(
+            &["--node", node, "subscribe", "jobs.*", "--group", "workers", "-o", "ndjson"],
+            "subscribed to jobs.*",
+        )
+    };
+    let (mut first, mut second) = (member("b"), member("c"));
+    let mut observer = user.stream(&["--node", "b", "subscribe", "jobs.#", "-o", "ndjson"], "subscribed");
+    let publish = |n: usize| user.json(&["--node", "a", "publish", "jobs.new", &n.to_string()]);
+    for n in 0..10 {
+        let published = publish(n);
+        assert_eq!((&published["groups"], &published["unserved"]), (&json!(1), &json!(0)), "{published}");
+    }
+    let take = |stream: &mut support::Stream, count: usize| -> Vec<u64> {
+        (0..count).map(|_| stream.json()["payload"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(take(&mut observer, 10), (0..10).collect::<Vec<u64>>());
+    let mut served = [take(&mut first, 5), take(&mut second, 5)].concat();
+    served.sort_unstable();
+    assert_eq!(served, (0..10).collect::<Vec<u64>>(), "each message once, in equal shares");
+    assert_eq!(user.json(&["--node", "c", "subscriptions"])[0]["group"], "workers");
+
+    nodes.remove(2).kill();
+    user.wait_for_members("a", 2);
+    for n in 10..20 {
+        assert_eq!(publish(n)["groups"], 1);
+    }
+    assert_eq!(take(&mut first, 10), (10..20).collect::<Vec<u64>>(), "the survivor gets all, in order");
+
+    let wrong = user.ctl(&["--node", "b", "subscribe", "jobs.*", "--group", "two words"]);
+    assert_eq!(wrong.code(), 2);
+    assert!(wrong.stderr().contains("the name of a group is made of"), "{}", wrong.stderr());
+}

@@ -22,7 +22,10 @@ fn two_nodes_meet_publish_and_call() {
         "subscribed to be.cortexiq.home.*",
     );
     let published = user.json(&["publish", "be.cortexiq.home.kitchen", r#"{"foo":"bar"}"#]);
-    assert_eq!(published, json!({ "peers": 1, "local": 0, "dropped": 0, "failed": 0, "unnamed": 0 }));
+    let reached = json!({
+        "peers": 1, "local": 0, "dropped": 0, "failed": 0, "unnamed": 0, "groups": 0, "unserved": 0
+    });
+    assert_eq!(published, reached);
     let message = sub.json();
     assert_eq!(message["topic"], "be.cortexiq.home.kitchen");
     assert_eq!(message["payload"], json!({ "foo": "bar" }));

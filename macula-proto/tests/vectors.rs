@@ -295,8 +295,22 @@ fn frames_of_pubsub() {
         wire::Interest { patterns: vec!["home.kitchen".into(), "home.#".into()], conditions: vec![] };
     let conditional = wire::Interest {
         patterns: vec!["home.#".into()],
-        conditions: vec![wire::InterestCondition { pattern: 0, filter: "json.celsius > 30".into() }],
+        conditions: vec![wire::InterestCondition {
+            pattern: 0,
+            filter: "json.celsius > 30".into(),
+            ..Default::default()
+        }],
     };
+    let grouped = wire::Interest {
+        patterns: vec!["home.#".into()],
+        conditions: vec![
+            wire::InterestCondition::default(),
+            wire::InterestCondition { group: "workers".into(), ..Default::default() },
+        ],
+    };
+    let picked =
+        wire::Publish { groups: vec!["workers".into()], grouped: true, headers: vec![], ..publish.clone() };
+    let handed_over = wire::Publish { handed_over: true, ..picked.clone() };
     check_file(
         "pubsub.txt",
         &[
@@ -308,6 +322,19 @@ fn frames_of_pubsub() {
                 b"21.5",
             ),
             body("interest", "The value of a directory record.", interest),
+            frame("publish-picked", "The receiver serves a group.", FrameKind::PUBLISH, picked, b"21.5"),
+            frame(
+                "publish-handed-over",
+                "Another node could not be given it.",
+                FrameKind::PUBLISH,
+                handed_over,
+                b"21.5",
+            ),
+            body(
+                "grouped-interest",
+                "All below home, once for its own and once as a member of a group.",
+                grouped,
+            ),
             body("conditional-interest", "All below home, of which only what is hot.", conditional),
         ],
     );

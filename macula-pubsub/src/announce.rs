@@ -58,8 +58,9 @@ impl<D: Directory> Announcer<D> {
         Self { directory, table: Mutex::default(), changed: Notify::new(), failures }
     }
 
-    /// A subscription was made. [`sync`](Self::sync) the key to announce it.
-    pub(crate) fn add(&self, realm: &Realm, want: &Want) -> Key {
+    /// A subscription was made. [`sync`](Self::sync) the key to announce it. `None`: it is in a group, and those at its key
+    /// do not fit into a record.
+    pub(crate) fn add(&self, realm: &Realm, want: &Want) -> Option<Key> {
         self.table.lock().interests.add(realm, want)
     }
 

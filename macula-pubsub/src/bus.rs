@@ -15,7 +15,7 @@ use crate::{
 /// - After [`subscribe`](Self::subscribe) returned, every later message of a publisher that already watches is
 ///   delivered, or counted as lost.
 /// - At most once: nothing is sent again. A subscription that lags loses messages by its own policy and counts them.
-/// - Two subscriptions that match both get the message; a realm's messages stay in it.
+/// - Two subscriptions that match both get the message, unless they are in one queue group; a realm's messages stay in it.
 pub trait Bus: Clone + Send + Sync + 'static {
     /// Subscribes, and returns once the subscription is announced.
     ///

@@ -31,6 +31,7 @@ pub async fn run<B: Bus>(make: impl AsyncFn(usize) -> Vec<(NodeId, B)>) {
     reaches_a_subscription_as_soon_as_it_is_made(&make(2).await).await;
     ends_a_subscription(&make(2).await).await;
     delivers_what_a_filter_lets_through(&make(2).await).await;
+    gives_a_group_each_message_once(&make(4).await).await;
     keeps_realms_apart(&make(2).await).await;
     drops_the_oldest_for_one_that_lags(&make(2).await).await;
     waits_for_one_that_asks_for_it(&make(2).await).await;
@@ -186,6 +187,44 @@ pub async fn delivers_what_a_filter_lets_through<B: Bus>(mesh: &[(NodeId, B)]) {
         assert_eq!(next(subscription).await.payload, json);
         assert!(subscription.try_recv().is_none());
     }
+}
+
+/// Of all members of a queue group, wherever they are and whatever their patterns, one gets each message, and each its
+/// share; who is in no group, or in another, gets all.
+///
+/// # Panics
+/// If it is otherwise.
+pub async fn gives_a_group_each_message_once<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(_, publisher), (_, bert), (_, cleo), (_, dora)] = mesh else { panic!("a mesh of four") };
+    let mut members = Vec::new();
+    for (bus, pattern) in [(publisher, "a"), (bert, "a"), (bert, "#"), (cleo, "*"), (dora, "a.#")] {
+        members.push(subscribe_in(bus, pattern, "workers").await);
+    }
+    let mut alone = subscribe_in(cleo, "a", "others").await;
+    let mut plain = subscribe(bert, "a").await;
+    for n in 0..40 {
+        let published = publish(publisher, "a", n).await;
+        assert_eq!((published.groups, published.unserved), (2, 0), "message {n}");
+        assert_eq!(number(&next(&mut alone).await), n);
+        assert_eq!(number(&next(&mut plain).await), n);
+    }
+    let mut got: Vec<Vec<u32>> = Vec::new();
+    for member in &mut members {
+        let mine = std::iter::from_fn(|| member.try_recv()).map(|message| number(&message));
+        got.push(mine.collect());
+    }
+    assert!(
+        got.iter().all(|mine| mine.len() >= 5 && mine.is_sorted()),
+        "each has its share, in order: {got:?}"
+    );
+    let mut all = got.concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..40).collect::<Vec<u32>>(), "each message once");
+}
+
+async fn subscribe_in<B: Bus>(bus: &B, pattern: &str, group: &str) -> Subscription {
+    let options = SubscribeOptions::default().group(group).unwrap();
+    bus.subscribe(&Realm::default(), pattern.parse().unwrap(), options).await.unwrap()
 }
 
 /// A message stays in its realm.

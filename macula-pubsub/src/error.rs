@@ -6,8 +6,9 @@ use macula_dht::DirectoryError;
 use macula_proto::limits::PAYLOAD_BYTES_MAX;
 use macula_proto::{Forbidden, ProtoError, Realm};
 
-use crate::Published;
+use crate::group::GROUPS_MAX;
 use crate::message::{CONTENT_TYPE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX};
+use crate::{Pattern, Published};
 
 /// Which limit a payload breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +87,12 @@ pub enum SubscribeError {
     Closed,
 
     // Overload.
+    /// This node is in as many queue groups as it may.
+    #[error("this node is in {GROUPS_MAX} queue groups already")]
+    Groups,
+    /// The queue groups that have patterns with one prefix do not fit into one announcement.
+    #[error("the queue groups of this node on patterns like `{0}` do not fit into one announcement")]
+    GroupsAnnounced(Pattern),
     /// This node has as many subscriptions as it may.
     #[error("all {0} subscriptions of this node are in use")]
     Full(usize),

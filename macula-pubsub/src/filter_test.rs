@@ -4,6 +4,7 @@ use macula_proto::{NodeId, Realm};
 use proptest::prelude::*;
 
 use super::*;
+use crate::group::Scope;
 use crate::interest::{self, Interests, Want};
 use crate::message::{Content, Incoming};
 
@@ -197,15 +198,15 @@ fn received(payload: &Payload) -> Payload {
     let topic = "a".parse().unwrap();
     let (realm, payload) = (Realm::default(), payload.clone());
     let content = Content { realm, topic, payload, publisher, epoch: 1, sequence: 1 };
-    let frame = content.to_frame(Duration::ZERO).unwrap();
+    let frame = content.to_frame(Duration::ZERO, &Scope::default()).unwrap();
     Incoming::from_frame(publisher, frame).unwrap().content.payload
 }
 
 /// The filter as a publisher has it, from the subscriber's record.
 fn announced(filter: &Filter) -> Filter {
-    let want = Want { pattern: "a".parse().unwrap(), filter: Some(filter.clone()) };
+    let want = Want { pattern: "a".parse().unwrap(), filter: Some(filter.clone()), group: None };
     let mut interests = Interests::default();
-    let key = interests.add(&Realm::default(), &want);
+    let key = interests.add(&Realm::default(), &want).unwrap();
     let mut wants = interest::decode(&interests.value(&key).unwrap()).wants;
     wants.remove(0).filter.unwrap()
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use macula_proto::{Key, Name, Realm, wire};
 use prost::Message as _;
 
-use crate::{Filter, Pattern};
+use crate::{Filter, Group, Pattern};
 
 /// How many literal segments of a pattern choose its key, at most.
 pub const PREFIX_DEPTH: usize = 4;
@@ -34,6 +34,8 @@ pub struct Want {
     pub pattern: Pattern,
     /// Which of their messages; all if there is none.
     pub filter: Option<Filter>,
+    /// With whom it shares them.
+    pub group: Option<Group>,
 }
 
 /// The key at which a subscription is announced.
@@ -91,13 +93,23 @@ pub struct Decoded {
 
 impl Decoded {
     fn add<'c>(&mut self, pattern: &Pattern, conditions: impl Iterator<Item = &'c wire::InterestCondition>) {
-        let before = self.wants.len();
-        for condition in conditions {
-            // An empty text is no filter either.
-            self.wants.push(Want { pattern: pattern.clone(), filter: condition.filter.parse().ok() });
+        let mut conditions = conditions.peekable();
+        if conditions.peek().is_none() {
+            self.wants.push(Want { pattern: pattern.clone(), filter: None, group: None });
         }
-        if self.wants.len() == before {
-            self.wants.push(Want { pattern: pattern.clone(), filter: None });
+        for condition in conditions {
+            let group = match condition.group.as_str() {
+                "" => None,
+                group => match group.parse() {
+                    Ok(group) => Some(group),
+                    Err(_) => {
+                        self.invalid += 1;
+                        continue;
+                    }
+                },
+            };
+            // An empty text is no filter either.
+            self.wants.push(Want { pattern: pattern.clone(), filter: condition.filter.parse().ok(), group });
         }
     }
 }
@@ -117,12 +129,17 @@ struct AtKey {
 }
 
 impl Interests {
-    /// One more subscription wants this. Returns where it is to be announced.
-    pub(crate) fn add(&mut self, realm: &Realm, want: &Want) -> Key {
+    /// One more subscription wants this. Returns where it is to be announced; `None` if it cannot be, because the groups
+    /// at that key would not fit into a record: of them nothing may be left out.
+    pub(crate) fn add(&mut self, realm: &Realm, want: &Want) -> Option<Key> {
         let key = announced_at(realm, &want.pattern);
         let at_key = self.keys.entry(key).or_insert_with(|| AtKey::new(&want.pattern));
         *at_key.wants.entry(want.clone()).or_insert(0) += 1;
-        key
+        if want.group.is_some() && at_key.encode_covering().is_none() {
+            self.remove(realm, want);
+            return None;
+        }
+        Some(key)
     }
 
     /// One subscription less wants this.
@@ -172,33 +189,50 @@ impl AtKey {
         }
     }
 
-    /// Everything if it fits; else without filters; else the pattern that covers all.
+    /// Everything if it fits; else without the filters of those who are in no group; else with the pattern that covers
+    /// all of them.
     fn encode(&self) -> Bytes {
-        let unfiltered = || self.wants.keys().map(|want| Want { filter: None, ..want.clone() });
-        let exact = encode(self.wants.keys().cloned());
-        exact.or_else(|| encode(unfiltered())).unwrap_or_else(|| {
-            let covering = Want { pattern: self.covering.clone(), filter: None };
-            encode([covering]).expect("one pattern fits into a record")
-        })
+        let unfiltered = |want: &Want| match &want.group {
+            None => Want { filter: None, ..want.clone() },
+            Some(_) => want.clone(),
+        };
+        encode(self.wants.keys().cloned())
+            .or_else(|| encode(self.wants.keys().map(unfiltered)))
+            .or_else(|| self.encode_covering())
+            .expect("what does not fit even so is not added")
+    }
+
+    fn encode_covering(&self) -> Option<Bytes> {
+        let covering = Want { pattern: self.covering.clone(), filter: None, group: None };
+        let groups = self.wants.keys().filter(|want| want.group.is_some());
+        encode(groups.cloned().chain([covering]))
     }
 }
 
+/// The conditions under which a pattern is wanted: its groups, and its filters.
+type Conditions = BTreeSet<(Option<Group>, Option<Filter>)>;
+
 /// The record's value for these wants; `None` if they are too many.
 fn encode(wants: impl IntoIterator<Item = Want>) -> Option<Bytes> {
-    let mut by_pattern: BTreeMap<Pattern, BTreeSet<Option<Filter>>> = BTreeMap::new();
+    let mut by_pattern: BTreeMap<Pattern, Conditions> = BTreeMap::new();
     for want in wants {
-        by_pattern.entry(want.pattern).or_default().insert(want.filter);
+        by_pattern.entry(want.pattern).or_default().insert((want.group, want.filter));
     }
     let mut message = wire::Interest::default();
-    for (index, (pattern, filters)) in by_pattern.into_iter().enumerate() {
+    for (index, (pattern, mut conditions)) in by_pattern.into_iter().enumerate() {
         message.patterns.push(pattern.to_string());
         // Who wants all messages of a pattern anyway has no use for a filter.
-        if !filters.contains(&None) {
-            let condition = |filter: Filter| wire::InterestCondition {
-                pattern: index as u32,
-                filter: filter.to_string(),
-            };
-            message.conditions.extend(filters.into_iter().flatten().map(condition));
+        if conditions.contains(&(None, None)) {
+            conditions.retain(|(group, filter)| group.is_some() || filter.is_none());
+        }
+        if conditions.iter().any(|condition| *condition != (None, None)) {
+            message.conditions.extend(conditions.into_iter().map(|(group, filter)| {
+                wire::InterestCondition {
+                    pattern: index as u32,
+                    filter: filter.map(|filter| filter.to_string()).unwrap_or_default(),
+                    group: group.map(|group| group.to_string()).unwrap_or_default(),
+                }
+            }));
         }
         let too_many = message.patterns.len().max(message.conditions.len()) > INTEREST_PATTERNS_MAX;
         if too_many || message.encoded_len() > INTEREST_BYTES_MAX {
@@ -228,7 +262,11 @@ mod tests {
     }
 
     fn want(pattern: &str) -> Want {
-        Want { pattern: pattern.parse().unwrap(), filter: None }
+        Want { pattern: pattern.parse().unwrap(), filter: None, group: None }
+    }
+
+    fn want_in(pattern: &str, group: &str) -> Want {
+        Want { group: Some(group.parse().unwrap()), ..want(pattern) }
     }
 
     fn want_if(pattern: &str, filter: &str) -> Want {
@@ -253,7 +291,7 @@ mod tests {
     #[test]
     fn a_pattern_is_listed_until_its_last_subscription_is_gone() {
         let (realm, mut interests) = (Realm::default(), Interests::default());
-        let key = interests.add(&realm, &want("a.*"));
+        let key = interests.add(&realm, &want("a.*")).unwrap();
         interests.add(&realm, &want("a.*"));
         interests.add(&realm, &want("a.#.z"));
         let listed = |interests: &Interests| decode(&interests.value(&key).unwrap()).wants;
@@ -271,7 +309,7 @@ mod tests {
         let (realm, mut interests) = (Realm::default(), Interests::default());
         let mut key = None;
         for n in 0..200 {
-            key = Some(interests.add(&realm, &want(&format!("a.*.some-long-segment-{n}"))));
+            key = interests.add(&realm, &want(&format!("a.*.some-long-segment-{n}")));
         }
         let value = interests.value(&key.unwrap()).unwrap();
         assert!(value.len() <= INTEREST_BYTES_MAX);
@@ -291,6 +329,7 @@ mod tests {
         let condition = |(pattern, filter): &(u32, &str)| wire::InterestCondition {
             pattern: *pattern,
             filter: (*filter).into(),
+            ..Default::default()
         };
         let patterns = patterns.iter().map(ToString::to_string).collect();
         wire::Interest { patterns, conditions: conditions.iter().map(condition).collect() }
@@ -302,7 +341,7 @@ mod tests {
     fn filters_stand_beside_their_pattern_unless_somebody_wants_all_of_it() {
         let (realm, mut interests) = (Realm::default(), Interests::default());
         let (hot, new) = (want_if("a.*", "json.celsius > 30"), want_if("a.*", "header.new"));
-        let key = interests.add(&realm, &hot);
+        let key = interests.add(&realm, &hot).unwrap();
         interests.add(&realm, &new);
         let listed = |interests: &Interests| decode(&interests.value(&key).unwrap()).wants;
         assert_eq!(listed(&interests), [new.clone(), hot.clone()]);
@@ -317,13 +356,59 @@ mod tests {
     fn filters_that_do_not_fit_are_left_out_before_patterns_are() {
         let (realm, mut interests) = (Realm::default(), Interests::default());
         let long = format!("header.x == \"{}\"", "x".repeat(400));
-        let mut key = interests.add(&realm, &want_if("a.*", &long));
+        let mut key = interests.add(&realm, &want_if("a.*", &long)).unwrap();
         assert_eq!(decode(&interests.value(&key).unwrap()).wants, [want_if("a.*", &long)]);
         for pattern in ["a.*.b", "a.*.c"] {
-            key = interests.add(&realm, &want_if(pattern, &long));
+            key = interests.add(&realm, &want_if(pattern, &long)).unwrap();
         }
         let listed = decode(&interests.value(&key).unwrap()).wants;
         assert_eq!(listed, [want("a.*"), want("a.*.b"), want("a.*.c")]);
+    }
+
+    #[test]
+    fn groups_are_listed_whole_or_refused() {
+        let (realm, mut interests) = (Realm::default(), Interests::default());
+        let mut groups = vec![
+            want_in("a.*", "workers"),
+            Want { group: Some("hot".parse().unwrap()), ..want_if("a.*", "json.hot") },
+        ];
+        let mut key = None;
+        for group in &groups {
+            key = interests.add(&realm, group);
+        }
+        let key = key.unwrap();
+        let listed = |interests: &Interests| decode(&interests.value(&key).unwrap()).wants;
+        groups.reverse();
+        assert_eq!(listed(&interests), groups);
+        interests.add(&realm, &want("a.*"));
+        assert_eq!(listed(&interests), [vec![want("a.*")], groups.clone()].concat());
+
+        // Plain patterns collapse; groups do not.
+        for n in 0..100 {
+            interests.add(&realm, &want(&format!("a.*.some-long-segment-{n}")));
+        }
+        assert_eq!(listed(&interests), [vec![want("a.#")], groups.clone()].concat());
+        let added = (0..100).take_while(|n| {
+            let long = want_in(&format!("a.*.{}", "x".repeat(100)), &format!("group-{n}"));
+            interests.add(&realm, &long).is_some()
+        });
+        let added = added.count();
+        assert!((10..100).contains(&added), "{added}");
+        assert_eq!(listed(&interests).len(), 1 + groups.len() + added);
+        assert!(interests.add(&realm, &want("a.*")).is_some(), "what is in no group always finds room");
+    }
+
+    #[test]
+    fn a_group_without_a_name_that_can_be_read_is_left_out() {
+        let condition = |pattern, group: &str| wire::InterestCondition {
+            pattern,
+            group: group.into(),
+            ..Default::default()
+        };
+        let conditions = vec![condition(0, "two words"), condition(0, "workers"), condition(1, "two words")];
+        let value = wire::Interest { patterns: vec!["a".into(), "b".into()], conditions };
+        let decoded = decode(&value.encode_to_vec().into());
+        assert_eq!(decoded, Decoded { wants: vec![want_in("a", "workers")], invalid: 2 });
     }
 
     #[test]
@@ -359,7 +444,7 @@ mod tests {
             let suffixes: Vec<String> = suffixes.into_iter().collect();
             let mut key = None;
             for suffix in &suffixes {
-                key = Some(interests.add(&realm, &want(&format!("p.*.{suffix}"))));
+                key = interests.add(&realm, &want(&format!("p.*.{suffix}")));
             }
             let value = interests.value(&key.unwrap()).unwrap();
             let topic: Name = format!("p.x.{}", suffixes[at.index(suffixes.len())]).parse().unwrap();

@@ -12,6 +12,10 @@
 //! A subscription may have a [`Filter`] over headers and JSON fields. It goes along with the announcement, so that a publisher
 //! does not send what no filter of a node lets through; that node evaluates it again, for each subscription.
 //!
+//! Subscriptions in one queue [`Group`] share the work: one of them gets each message. The publisher picks a node of the
+//! group in turn, and another if there is no connection to it or no room; within a node, the member with the shortest queue
+//! is given it. What the dead had been sent is lost; order holds for each member's node, except for what is handed over.
+//!
 //! # Call order
 //! 1. [`PubSub::new`] over a `Transport` and a `Directory`.
 //! 2. Feed it: every `PUBLISH` frame that the transport delivers goes to [`PubSub::on_lane_frame`].
@@ -27,8 +31,7 @@
 //!
 //! # What is not there
 //! No fan-out tree: a topic with very many remote subscribers costs its publisher one copy each, and a topic with
-//! more subscribers than the directory returns reaches only those that it returned. No at-least-once delivery, no retained values,
-//! no queue groups. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
+//! more subscribers than the directory returns reaches only those that it returned. No at-least-once delivery, no retained values. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
 //!
 //! # Example
 //! ```
@@ -63,6 +66,7 @@ mod bus;
 pub mod conformance;
 mod error;
 mod filter;
+mod group;
 mod interest;
 mod link;
 mod local;
@@ -85,6 +89,7 @@ mod window;
 pub use bus::Bus;
 pub use error::{PayloadError, PublishError, SubscribeError};
 pub use filter::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TESTS_MAX, Filter, FilterError};
+pub use group::{GROUP_BYTES_MAX, GROUPS_MAX, Group, GroupError};
 pub use interest::{
     Decoded, INTEREST_BYTES_MAX, INTEREST_PATTERNS_MAX, PREFIX_DEPTH, Want, announced_at, decode, resolved_at,
 };

@@ -22,6 +22,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
+/// How many messages for a queue group a peer is not picked for after it could not be reached.
+const PASSES: u32 = 32;
+
 #[derive(Debug)]
 pub(crate) struct Link {
     peer: NodeId,
@@ -46,6 +49,8 @@ struct State {
     draining: bool,
     /// What is being sent waits for room in the lane.
     blocked: bool,
+    /// How often the peer is passed over before it is picked for a queue group again.
+    passes: u32,
 }
 
 #[derive(Debug)]
@@ -89,12 +94,28 @@ impl Link {
             waiting_bytes: 0,
             draining: false,
             blocked: false,
+            passes: 0,
         };
         Self { peer: state.contact.id, state: Mutex::new(state), limits }
     }
 
     pub(crate) fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// Bytes that wait here and in the lane; `None` if there is no lane.
+    pub(crate) fn pending_bytes(&self) -> Option<usize> {
+        let state = self.state.lock();
+        Some(state.waiting_bytes + state.lane.as_ref()?.queued_bytes())
+    }
+
+    /// Whether to try others first, because this peer is being dialled or could not be reached lately. Asking counts:
+    /// after [`PASSES`] times it is tried again.
+    pub(crate) fn passes(&self) -> bool {
+        let mut state = self.state.lock();
+        let passes = state.passes > 0 || (state.lane.is_none() && state.draining);
+        state.passes = state.passes.saturating_sub(1);
+        passes
     }
 
     /// The directory's newest word on where the peer is.
@@ -171,6 +192,7 @@ impl Link {
             };
             match sent {
                 Ok(()) => {
+                    self.state.lock().passes = 0;
                     let _ = waiting.outcome.send(Sent::Yes);
                     return;
                 }
@@ -222,6 +244,7 @@ impl Link {
     fn fail_all(&self) {
         let mut state = self.state.lock();
         state.waiting_bytes = 0;
+        state.passes = PASSES;
         for waiting in state.waiting.drain(..) {
             let _ = waiting.outcome.send(Sent::Failed);
         }

@@ -1,17 +1,19 @@
 //! This node's subscribers, and delivery to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use macula_proto::{Name, Realm};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use crate::group::{GROUPS_MAX, Scope};
 use crate::interest::Want;
 use crate::mailbox::{Mailbox, Offer, Parked};
 use crate::message::Content;
 use crate::{
-    LagPolicy, Pattern, Payload, SubscribeError, SubscribeOptions, SubscriptionId, SubscriptionInfo, Trie,
+    Group, LagPolicy, Pattern, Payload, SubscribeError, SubscribeOptions, SubscriptionId, SubscriptionInfo,
+    Trie,
 };
 
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(crate) struct LocalTable {
 struct State {
     realms: BTreeMap<Realm, Trie<SubscriptionId, Arc<Subscriber>>>,
     by_id: BTreeMap<SubscriptionId, Arc<Subscriber>>,
+    /// How many subscriptions there are in each queue group.
+    groups: BTreeMap<(Realm, Group), usize>,
     last_id: u64,
     closed: bool,
 }
@@ -46,6 +50,8 @@ pub(crate) struct Delivery {
     pub(crate) lost: u64,
     /// How many of the lost copies are of this message.
     pub(crate) refused: usize,
+    /// Groups of which a member was offered it.
+    pub(crate) groups: usize,
     /// Subscribers whose filter does not let it through.
     pub(crate) filtered: u64,
     parked: Vec<Parked>,
@@ -69,10 +75,17 @@ impl LocalTable {
         if state.by_id.len() >= self.subscriptions_max {
             return Err(SubscribeError::Full(self.subscriptions_max));
         }
+        if let Some(group) = &options.group {
+            let name = (realm.clone(), group.clone());
+            if state.groups.len() >= GROUPS_MAX && !state.groups.contains_key(&name) {
+                return Err(SubscribeError::Groups);
+            }
+            *state.groups.entry(name).or_insert(0) += 1;
+        }
         state.last_id += 1;
         let id = SubscriptionId(state.last_id);
         let mailbox = Arc::new(Mailbox::new(options));
-        let want = Want { pattern, filter: options.filter.clone() };
+        let want = Want { pattern, filter: options.filter.clone(), group: options.group.clone() };
         let subscriber = Subscriber { id, realm: realm.clone(), want, lag: options.lag, mailbox };
         let subscriber = Arc::new(subscriber);
         state.by_id.insert(id, subscriber.clone());
@@ -93,9 +106,17 @@ impl LocalTable {
                 state.realms.remove(&subscriber.realm);
             }
         }
+        state.leave_group(subscriber);
         drop(state);
         subscriber.mailbox.close();
         true
+    }
+
+    /// The groups of these subscribers of which a member's filter lets a message through.
+    pub(crate) fn groups<'s>(subscribers: &'s [Arc<Subscriber>], payload: &Payload) -> BTreeSet<&'s Group> {
+        let willing = subscribers.iter().filter(|subscriber| subscriber.want.group.is_some());
+        let willing = willing.filter(|subscriber| subscriber.accepts(payload));
+        willing.filter_map(|subscriber| subscriber.want.group.as_ref()).collect()
     }
 
     /// Who wants messages of `topic`.
@@ -123,6 +144,19 @@ impl LocalTable {
     }
 }
 
+impl State {
+    fn leave_group(&mut self, subscriber: &Subscriber) {
+        let Some(group) = &subscriber.want.group else { return };
+        let name = (subscriber.realm.clone(), group.clone());
+        if let Some(members) = self.groups.get_mut(&name) {
+            *members -= 1;
+            if *members == 0 {
+                self.groups.remove(&name);
+            }
+        }
+    }
+}
+
 impl Subscriber {
     fn accepts(&self, payload: &Payload) -> bool {
         self.want.filter.as_ref().is_none_or(|filter| filter.accepts(payload))
@@ -135,6 +169,7 @@ impl Subscriber {
             realm: self.realm.clone(),
             pattern: self.want.pattern.clone(),
             filter: self.want.filter.clone(),
+            group: self.want.group.clone(),
             lag: self.lag,
             queued: counts.queued,
             queued_bytes: counts.queued_bytes,
@@ -145,26 +180,69 @@ impl Subscriber {
 }
 
 impl Delivery {
-    /// Offers a message to each subscriber, without waiting for any.
-    pub(crate) fn offer(subscribers: &[Arc<Subscriber>], content: &Content, may_wait: bool) -> Self {
+    /// Offers a message to each subscriber that `scope` includes and whose filter lets it through, and to one of each
+    /// group, without waiting for any.
+    pub(crate) fn offer(
+        subscribers: &[Arc<Subscriber>],
+        content: &Content,
+        may_wait: bool,
+        scope: &Scope,
+    ) -> Self {
         let mut delivery = Self::default();
+        let mut groups: BTreeMap<&Group, Vec<&Arc<Subscriber>>> = BTreeMap::new();
         for subscriber in subscribers {
+            let group = subscriber.want.group.as_ref();
+            if !scope.includes(group) {
+                continue;
+            }
             if !subscriber.accepts(&content.payload) {
                 delivery.filtered += 1;
                 continue;
             }
-            let message = content.to_message(subscriber.id, &subscriber.want.pattern);
-            match subscriber.mailbox.offer(message, may_wait) {
-                Offer::Taken { evicted } => {
-                    delivery.taken += 1;
-                    delivery.lost += evicted;
-                }
-                Offer::Dropped => delivery.refuse(),
-                Offer::Gone => {}
-                Offer::Parked(parked) => delivery.parked.push(parked),
+            match group {
+                None => delivery.give(subscriber, content, may_wait),
+                Some(group) => groups.entry(group).or_default().push(subscriber),
             }
         }
+        for members in groups.into_values() {
+            delivery.give_to_one(members, content, may_wait);
+        }
         delivery
+    }
+
+    fn give(&mut self, subscriber: &Subscriber, content: &Content, may_wait: bool) {
+        let message = content.to_message(subscriber.id, &subscriber.want.pattern);
+        match subscriber.mailbox.offer(message, may_wait) {
+            Offer::Taken { evicted } => {
+                self.taken += 1;
+                self.lost += evicted;
+            }
+            Offer::Dropped => self.refuse(),
+            Offer::Gone => {}
+            Offer::Parked(parked) => self.parked.push(parked),
+        }
+    }
+
+    /// Gives a message to the member of a group with the shortest queue that has room; members with equal ones take turns.
+    fn give_to_one(&mut self, mut members: Vec<&Arc<Subscriber>>, content: &Content, may_wait: bool) {
+        let turn = (content.sequence % members.len() as u64) as usize;
+        members.rotate_left(turn);
+        members.sort_by_cached_key(|member| member.mailbox.load(content.payload.bytes.len()));
+        let before = (self.taken, self.refused, self.parked.len());
+        for member in members {
+            self.give(member, content, may_wait);
+            // Only one that has just gone changes nothing.
+            if (self.taken, self.refused, self.parked.len()) != before {
+                self.groups += 1;
+                return;
+            }
+        }
+    }
+
+    /// Whether it was for anybody here, be it that they had no room.
+    #[cfg(feature = "testing")]
+    pub(crate) fn reached_anybody(&self) -> bool {
+        self.taken + self.refused + self.parked.len() > 0
     }
 
     /// The numbers so far.

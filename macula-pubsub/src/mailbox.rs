@@ -97,7 +97,7 @@ impl Mailbox {
         if state.closed {
             return Offer::Gone;
         }
-        if state.parked.is_empty() && self.has_room(&state, &message) {
+        if state.parked.is_empty() && self.has_room(&state, message.payload.len()) {
             state.put(message);
             drop(state);
             self.filled.notify_one();
@@ -117,6 +117,12 @@ impl Mailbox {
                 Offer::Dropped
             }
         }
+    }
+
+    /// Whether a message of so many bytes finds no room now, and how many are queued: less is better.
+    pub(crate) fn load(&self, message_bytes: usize) -> (bool, usize) {
+        let state = self.state.lock();
+        (!state.parked.is_empty() || !self.has_room(&state, message_bytes), state.queue.len())
     }
 
     /// The next message, once there is one; `None` when closed and empty. Cancel-safe.
@@ -156,15 +162,15 @@ impl Mailbox {
         Counts { queued: state.queue.len(), queued_bytes: state.queue_bytes, ..state.counts }
     }
 
-    fn has_room(&self, state: &State, message: &Message) -> bool {
-        let bytes = state.queue_bytes + message.payload.len();
+    fn has_room(&self, state: &State, message_bytes: usize) -> bool {
+        let bytes = state.queue_bytes + message_bytes;
         // One message larger than the whole bound must not be stuck for ever.
         state.queue.is_empty() || (state.queue.len() < self.messages_max && bytes <= self.bytes_max)
     }
 
     fn make_room(&self, state: &mut State, message: &Message) -> u64 {
         let mut evicted = 0;
-        while !self.has_room(state, message) && state.pop().is_some() {
+        while !self.has_room(state, message.payload.len()) && state.pop().is_some() {
             evicted += 1;
         }
         state.counts.lagged += evicted;
@@ -188,7 +194,7 @@ impl Mailbox {
 
     /// Moves parked messages into the queue while there is room.
     fn admit(&self, state: &mut State) {
-        while state.parked.front().is_some_and(|front| self.has_room(state, &front.message)) {
+        while state.parked.front().is_some_and(|front| self.has_room(state, front.message.payload.len())) {
             let Some(waiting) = state.parked.pop_front() else { return };
             state.put(waiting.message);
             // Whoever parked it may have stopped waiting; the message is in the queue all the same.

@@ -8,11 +8,12 @@ use macula_proto::{Name, NodeId, Realm};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
+use crate::group::Scope;
 use crate::local::{Delivery, LocalTable, Subscriber};
 use crate::message::Content;
 use crate::subscription::{Home, Left};
 use crate::{
-    Bus, Pattern, Payload, PublishError, PublishOptions, Published, SubscribeError, SubscribeOptions,
+    Bus, Group, Pattern, Payload, PublishError, PublishOptions, Published, SubscribeError, SubscribeOptions,
     Subscription,
 };
 
@@ -121,16 +122,37 @@ impl MemoryBus {
         };
         let mut published = Published::default();
         let mut deliveries = Vec::new();
-        for node in nodes {
+        let matching = |node: Arc<Node>| {
             let subscribers = node.local.matching(realm, topic);
-            let delivery = Delivery::offer(&subscribers, &content, may_wait);
-            if delivery.filtered < subscribers.len() as u64 {
+            (node, subscribers)
+        };
+        let matching: Vec<_> = nodes.into_iter().map(matching).collect();
+        let picked = pick(&matching, &content);
+        for (node, subscribers) in &matching {
+            let groups =
+                picked.iter().filter(|(_, member)| **member == node.id).map(|(group, _)| group.clone());
+            let scope = Scope { grouped: true, groups: groups.collect(), handed_over: false };
+            let delivery = Delivery::offer(subscribers, &content, may_wait, &scope);
+            published.groups += delivery.groups;
+            if delivery.reached_anybody() {
                 published.peers += usize::from(node.id != self.node.id);
                 deliveries.push((node.id, delivery));
             }
         }
         (published, deliveries)
     }
+}
+
+/// Picks a node for each queue group that wants the message.
+fn pick(matching: &[(Arc<Node>, Vec<Arc<Subscriber>>)], content: &Content) -> BTreeMap<Group, NodeId> {
+    let mut members: BTreeMap<&Group, Vec<NodeId>> = BTreeMap::new();
+    for (node, subscribers) in matching {
+        for group in LocalTable::groups(subscribers, &content.payload) {
+            members.entry(group).or_default().push(node.id);
+        }
+    }
+    let turn = |nodes: &[NodeId]| nodes[(content.sequence % nodes.len() as u64) as usize];
+    members.into_iter().map(|(group, nodes)| (group.clone(), turn(&nodes))).collect()
 }
 
 impl Home for Node {

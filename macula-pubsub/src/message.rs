@@ -7,7 +7,8 @@ use bytes::Bytes;
 use macula_proto::limits::PAYLOAD_BYTES_MAX;
 use macula_proto::{Frame, FrameKind, Name, NodeId, Realm, wire};
 
-use crate::{Pattern, PayloadError, SubscriptionId};
+use crate::group::{GROUPS_MAX, Scope};
+use crate::{Group, Pattern, PayloadError, SubscriptionId};
 
 /// Longest content type, in bytes.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
@@ -165,8 +166,8 @@ impl Content {
         }
     }
 
-    /// The frame for every remote subscriber. The publisher's id is left out: it is the sender's.
-    pub(crate) fn to_frame(&self, wait: Duration) -> Result<Frame, PayloadError> {
+    /// The frame for every remote subscriber in `scope`. The publisher's id is left out: it is the sender's.
+    pub(crate) fn to_frame(&self, wait: Duration, scope: &Scope) -> Result<Frame, PayloadError> {
         let headers = self.payload.headers.iter();
         let header = wire::Publish {
             realm: self.realm.to_wire(),
@@ -177,6 +178,9 @@ impl Content {
             content_type: self.payload.content_type.to_string(),
             headers: headers.map(|(name, value)| header_to_wire(name, value)).collect(),
             wait_millis: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            groups: scope.groups.iter().map(ToString::to_string).collect(),
+            grouped: scope.grouped,
+            handed_over: scope.handed_over,
         };
         Frame::new(FrameKind::PUBLISH, &header, self.payload.bytes.clone()).map_err(PayloadError::Frame)
     }
@@ -188,6 +192,8 @@ pub(crate) struct Incoming {
     pub(crate) content: Content,
     /// How long the publisher lets a full subscriber wait.
     pub(crate) wait: Duration,
+    /// Whom this copy is for.
+    pub(crate) scope: Scope,
 }
 
 /// Why an incoming frame is refused.
@@ -207,6 +213,15 @@ impl Incoming {
         }
         let realm = Realm::from_wire(&header.realm).map_err(|_| BadFrame::Malformed)?;
         let topic: Name = header.topic.parse().map_err(|_| BadFrame::Malformed)?;
+        if header.groups.len() > GROUPS_MAX {
+            return Err(BadFrame::Malformed);
+        }
+        let groups: Result<Vec<Group>, _> = header.groups.iter().map(|group| group.parse()).collect();
+        let scope = Scope {
+            groups: groups.map_err(|_| BadFrame::Malformed)?,
+            grouped: header.grouped,
+            handed_over: header.handed_over,
+        };
         let headers = header.headers.into_iter().map(|entry| (entry.name.into(), entry.value)).collect();
         let payload = Payload {
             bytes: frame.into_payload(),
@@ -216,7 +231,7 @@ impl Incoming {
         payload.check().map_err(|_| BadFrame::Malformed)?;
         let wait = Duration::from_millis(header.wait_millis.into());
         let (epoch, sequence) = (header.epoch, header.sequence);
-        Ok(Self { content: Content { realm, topic, payload, publisher: from, epoch, sequence }, wait })
+        Ok(Self { content: Content { realm, topic, payload, publisher: from, epoch, sequence }, wait, scope })
     }
 }
 
@@ -244,11 +259,13 @@ mod tests {
     #[test]
     fn a_message_survives_the_wire() {
         let sent = content(Payload::new("hi").content_type("text/plain").header("k", "v"));
-        let frame = sent.to_frame(Duration::from_millis(250)).unwrap();
+        let scope = Scope { grouped: true, groups: vec!["workers".parse().unwrap()], handed_over: false };
+        let frame = sent.to_frame(Duration::from_millis(250), &scope).unwrap();
         let received = Incoming::from_frame(sent.publisher, frame).unwrap();
         assert_eq!(received.content.payload, sent.payload);
         assert_eq!((received.content.epoch, received.content.sequence), (7, 9));
         assert_eq!(received.wait, Duration::from_millis(250));
+        assert_eq!(received.scope, scope);
         assert_eq!(received.content.payload.headers.get("k").unwrap(), "v");
     }
 

@@ -28,6 +28,12 @@ pub struct PubSubMetrics {
     pub refused: Family<RefuseLabels, Counter>,
     /// Copies spared because a filter does not let the message through, by where it was evaluated.
     pub filtered: Family<FilterLabels, Counter>,
+    /// Messages for a queue group that were offered to another of its nodes, because one could not be given it.
+    pub group_handovers: Counter,
+    /// Messages for a queue group that no node of it could be given.
+    pub group_unserved: Counter,
+    /// Received messages for a queue group of which no member here wants it.
+    pub group_missed: Counter,
     /// Published messages whose look-ups failed or timed out.
     pub unresolved: Counter,
     /// Subscriptions made.
@@ -119,6 +125,21 @@ impl PubSubMetrics {
         registry.register("duplicates", "Received messages that came twice or late", self.duplicates.clone());
         registry.register("refused", "Received messages and interests refused", self.refused.clone());
         registry.register("filtered", "Copies spared by filters", self.filtered.clone());
+        registry.register(
+            "group_handovers",
+            "Messages for a group offered to another node of it",
+            self.group_handovers.clone(),
+        );
+        registry.register(
+            "group_unserved",
+            "Messages for a group that no node of it could be given",
+            self.group_unserved.clone(),
+        );
+        registry.register(
+            "group_missed",
+            "Received messages for a group that nobody here is in",
+            self.group_missed.clone(),
+        );
         registry.register("unresolved", "Messages whose look-ups did not succeed", self.unresolved.clone());
         registry.register("subscriptions_added", "Subscriptions made", self.subscriptions_added.clone());
         registry.register("subscriptions_removed", "Subscriptions ended", self.subscriptions_removed.clone());
@@ -160,6 +181,9 @@ impl Default for PubSubMetrics {
             duplicates: Counter::default(),
             refused: Family::default(),
             filtered: Family::default(),
+            group_handovers: Counter::default(),
+            group_unserved: Counter::default(),
+            group_missed: Counter::default(),
             unresolved: Counter::default(),
             subscriptions_added: Counter::default(),
             subscriptions_removed: Counter::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use macula_proto::Realm;
 
-use crate::{Filter, FilterError};
+use crate::{Filter, FilterError, Group, GroupError};
 
 /// What happens to a message for a subscriber whose queue is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct SubscribeOptions {
     /// Which messages of the topics it wants; all if there is none. Publishers do not send what no filter of a node lets
     /// through, as far as the filters fit into its announcement. Default none.
     pub filter: Option<Filter>,
+    /// The queue group that it is in: of all subscriptions of the realm in this group, one gets each message. Default none.
+    pub group: Option<Group>,
     /// Most messages that wait to be received. Default 1,024.
     pub queue_messages: NonZeroUsize,
     /// Most payload bytes that wait to be received; a larger single message is taken into an empty queue.
@@ -39,6 +41,7 @@ impl Default for SubscribeOptions {
     fn default() -> Self {
         Self {
             filter: None,
+            group: None,
             queue_messages: const { NonZeroUsize::new(1024).expect("not zero") },
             queue_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).expect("not zero") },
             lag: LagPolicy::default(),
@@ -53,6 +56,15 @@ impl SubscribeOptions {
     /// [`FilterError`]: where the text is no filter, and which rule it breaks.
     pub fn filter(mut self, filter: &str) -> Result<Self, FilterError> {
         self.filter = Some(filter.parse()?);
+        Ok(self)
+    }
+
+    /// Sharing the messages with the other members of this queue group.
+    ///
+    /// # Errors
+    /// [`GroupError`]: which rule the name breaks.
+    pub fn group(mut self, group: &str) -> Result<Self, GroupError> {
+        self.group = Some(group.parse()?);
         Ok(self)
     }
 }

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use macula_dht::Directory;
-use macula_proto::{Action, Name, Realm};
+use macula_proto::{Action, Frame, Name, Realm};
 use macula_transport::Transport;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::group::{self, Addressed, Member, Pick, Scope};
 use crate::link::{Link, Offered, Sent, WaitsFor};
-use crate::local::{Delivery, Subscriber};
+use crate::local::{Delivery, LocalTable, Subscriber};
 use crate::message::Content;
 use crate::metrics::{DropReason, FilterPlace};
 use crate::pubsub::{Inner, PubSub};
+use crate::reading::Chosen;
 use crate::route::Order;
 use crate::{Payload, PayloadError, PublishError, PublishOptions};
 
@@ -31,13 +33,47 @@ pub struct Published {
     /// Remote nodes that the directory knows of but did not name, so that they got nothing: its answers are samples
     /// past a certain size. An estimate, and at most so many: some of them may not want this topic.
     pub unnamed: usize,
+    /// Queue groups of which a member was given it: a remote node's connection, or a subscription of this node.
+    pub groups: usize,
+    /// Queue groups that nobody could be given it for: no node of theirs had a connection, or room.
+    pub unserved: usize,
+}
+
+/// Whom one message goes to.
+struct Audience<'a> {
+    /// Peers that want every message of the topic.
+    links: &'a [Arc<Link>],
+    /// Those that want this one.
+    chosen: Chosen,
+    /// This node's own.
+    subscribers: &'a [Arc<Subscriber>],
 }
 
 /// A message on its way.
+#[derive(Default)]
 struct Departure {
     published: Published,
     delivery: Delivery,
-    waiting: Vec<(WaitsFor, oneshot::Receiver<Sent>)>,
+    waiting: Vec<Waiting>,
+    /// Groups whose first node could not be given it.
+    refused: Vec<Pick>,
+    /// The message itself, if there may be groups to hand over.
+    content: Option<Content>,
+}
+
+/// A copy for a node that was picked for groups.
+struct Picked {
+    link: Arc<Link>,
+    frame: Frame,
+    picks: Vec<Pick>,
+}
+
+/// A copy that could not leave at once.
+struct Waiting {
+    what_for: WaitsFor,
+    outcome: oneshot::Receiver<Sent>,
+    /// The groups that it is for.
+    picks: Vec<Pick>,
 }
 
 impl<T: Transport, D: Directory> PubSub<T, D> {
@@ -68,6 +104,23 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             return Err(PublishError::Unresolved { unresolved, waited, published });
         }
         Ok(published)
+    }
+}
+
+impl Departure {
+    /// Notes what became of a copy that is also for these groups.
+    fn add(&mut self, offered: Offered, picks: Vec<Pick>) {
+        match offered {
+            Offered::Sent => {
+                self.published.peers += 1;
+                self.published.groups += picks.len();
+            }
+            Offered::Full => {
+                self.published.dropped += 1;
+                self.refused.extend(picks);
+            }
+            Offered::Waits(what_for, outcome) => self.waiting.push(Waiting { what_for, outcome, picks }),
+        }
     }
 }
 
@@ -105,21 +158,19 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             let route = self.routes.get(realm, topic, self.clock.now(), &self.metrics);
             let unresolved = route.ready(started + self.config.lookup_timeout).await;
             let reading = self.routes.read(&route, self.gate.as_ref(), &self.metrics);
-            let some: Vec<Arc<Link>>;
-            let links = if reading.choosy.is_empty() {
-                &reading.links
-            } else {
-                some =
-                    [reading.links.clone(), reading.choosy_links(&content.payload, &self.metrics)].concat();
-                &some
-            };
             let subscribers = self.local.matching(realm, topic);
+            let chosen = if reading.is_plain() {
+                Chosen::default()
+            } else {
+                reading.choose(&content.payload, &self.metrics)
+            };
             let Some(mut order) = route.order() else {
                 // Given up just now, because the cache was full.
                 self.routes.forget(&route);
                 continue;
             };
-            let mut departure = self.depart(content, &mut order, links, &subscribers, options)?;
+            let audience = Audience { links: &reading.links, chosen, subscribers: &subscribers };
+            let mut departure = self.depart(content, &mut order, audience, options)?;
             departure.published.unnamed = reading.unnamed;
             return Ok((departure, unresolved));
         }
@@ -130,49 +181,142 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         &self,
         mut content: Content,
         order: &mut Order,
-        links: &[Arc<Link>],
-        subscribers: &[Arc<Subscriber>],
+        audience: Audience<'_>,
         options: PublishOptions,
     ) -> Result<Departure, PayloadError> {
         content.sequence = order.last_sequence + 1;
-        let frame = if links.is_empty() { None } else { Some(content.to_frame(options.wait)?) };
+        let Audience { links, chosen, subscribers } = audience;
+        let addressed = if chosen.groups.is_empty() {
+            Addressed::default()
+        } else {
+            group::address(&content, chosen.groups, &LocalTable::groups(subscribers, &content.payload))
+        };
+        let scope = Scope { grouped: addressed.here.grouped, ..Scope::default() };
+        let plain = links.iter().chain(&chosen.links);
+        let plain = plain.filter(|link| !addressed.there.contains_key(&link.peer()));
+        let mut plain = plain.peekable();
+        let frame = if plain.peek().is_none() { None } else { Some(content.to_frame(options.wait, &scope)?) };
+        let picked = Self::copies_for_groups(&content, &addressed, options)?;
         order.last_sequence = content.sequence;
         self.metrics.published.inc();
         self.metrics.message_bytes.observe(content.payload.bytes.len() as f64);
 
         let may_wait = !options.wait.is_zero();
-        let mut published = Published::default();
-        let mut waiting = Vec::new();
-        for (link, frame) in links.iter().zip(frame.iter().cycle()) {
-            match link.offer(frame.clone(), may_wait, &self.transport, &self.tasks) {
-                Offered::Sent => published.peers += 1,
-                Offered::Full => published.dropped += 1,
-                Offered::Waits(what_for, outcome) => waiting.push((what_for, outcome)),
-            }
+        let mut departure = Departure::default();
+        for (link, frame) in plain.zip(frame.iter().cycle()) {
+            departure.add(self.offer(link, frame.clone(), options), Vec::new());
         }
-        self.count_copies(&Published::default(), &published);
-        let delivery = Delivery::offer(subscribers, &content, may_wait);
-        self.count_delivery(&Delivery::default(), &delivery);
-        Ok(Departure { published, delivery, waiting })
+        for Picked { link, frame, picks } in picked {
+            departure.add(self.offer(&link, frame, options), picks);
+        }
+        self.count_copies(&Published::default(), &departure.published);
+        departure.delivery = Delivery::offer(subscribers, &content, may_wait, &addressed.here);
+        self.count_delivery(&Delivery::default(), &departure.delivery);
+        departure.content = addressed.here.grouped.then_some(content);
+        Ok(departure)
+    }
+
+    fn copies_for_groups(
+        content: &Content,
+        addressed: &Addressed,
+        options: PublishOptions,
+    ) -> Result<Vec<Picked>, PayloadError> {
+        let copy = |(link, picks): &(Arc<Link>, Vec<Pick>)| {
+            let groups = picks.iter().map(|pick| pick.group.clone()).collect();
+            let scope = Scope { grouped: true, groups, handed_over: false };
+            let frame = content.to_frame(options.wait, &scope)?;
+            Ok(Picked { link: link.clone(), frame, picks: picks.clone() })
+        };
+        addressed.there.values().map(copy).collect()
+    }
+
+    fn offer(&self, link: &Arc<Link>, frame: Frame, options: PublishOptions) -> Offered {
+        link.offer(frame, !options.wait.is_zero(), &self.transport, &self.tasks)
     }
 
     /// Waits for what had to wait, and counts.
     async fn settle(&self, departure: Departure, options: PublishOptions) -> Published {
-        let Departure { mut published, delivery, waiting } = departure;
+        let Departure { mut published, delivery, waiting, mut refused, content } = departure;
         let (before, now) = (published, Instant::now());
-        for (what_for, outcome) in waiting {
+        for Waiting { what_for, outcome, picks } in waiting {
             let patience = if what_for == WaitsFor::Room { options.wait } else { options.connect };
             match tokio::time::timeout_at(now + patience, outcome).await {
-                Ok(Ok(Sent::Yes)) => published.peers += 1,
+                Ok(Ok(Sent::Yes)) => {
+                    published.peers += 1;
+                    published.groups += picks.len();
+                    continue;
+                }
                 Err(_) if what_for == WaitsFor::Room => published.dropped += 1,
                 Ok(Ok(Sent::Failed) | Err(_)) | Err(_) => published.failed += 1,
             }
+            refused.extend(picks);
         }
         self.count_copies(&before, &published);
         let delivery = self.settle_delivery(delivery, now + options.wait).await;
         published.local = delivery.taken;
         published.dropped += delivery.refused;
+        published.groups += delivery.groups;
+        if let Some(content) = content {
+            self.hand_over_all(&content, refused, options, &mut published).await;
+        }
         published
+    }
+
+    /// Offers what no node of a group took yet to the others, for at most as long as a message may wait.
+    async fn hand_over_all(
+        &self,
+        content: &Content,
+        refused: Vec<Pick>,
+        options: PublishOptions,
+        published: &mut Published,
+    ) {
+        let deadline = Instant::now() + options.connect.max(options.wait);
+        for pick in refused {
+            if self.hand_over(content, pick, options, deadline).await {
+                published.groups += 1;
+            } else {
+                published.unserved += 1;
+                self.metrics.group_unserved.inc();
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        content: &Content,
+        mut pick: Pick,
+        options: PublishOptions,
+        deadline: Instant,
+    ) -> bool {
+        let scope = Scope::handed_over(pick.group.clone());
+        while let Some(member) = pick.next() {
+            self.metrics.group_handovers.inc();
+            let taken = match member {
+                Member::Here => self.deliver_here(content, &scope, options).await,
+                Member::There(link) => match content.to_frame(options.wait, &scope) {
+                    Ok(frame) => match self.offer(&link, frame, options) {
+                        Offered::Sent => true,
+                        Offered::Full => false,
+                        Offered::Waits(_, outcome) => {
+                            matches!(tokio::time::timeout_at(deadline, outcome).await, Ok(Ok(Sent::Yes)))
+                        }
+                    },
+                    Err(_) => false,
+                },
+            };
+            if taken {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives a message to members of a group here; says whether one has it.
+    async fn deliver_here(&self, content: &Content, scope: &Scope, options: PublishOptions) -> bool {
+        let subscribers = self.local.matching(&content.realm, &content.topic);
+        let delivery = Delivery::offer(&subscribers, content, !options.wait.is_zero(), scope);
+        self.count_delivery(&Delivery::default(), &delivery);
+        self.settle_delivery(delivery, Instant::now() + options.wait).await.taken > 0
     }
 
     /// Waits for this node's subscribers that had no room, and counts.

@@ -108,7 +108,10 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
         let subscriber = inner.local.add(realm, pattern, &options)?;
         inner.metrics.subscriptions_added.inc();
         inner.metrics.subscriptions.inc();
-        let key = inner.announcer.add(realm, &subscriber.want);
+        let Some(key) = inner.announcer.add(realm, &subscriber.want) else {
+            inner.forget(&subscriber);
+            return Err(SubscribeError::GroupsAnnounced(subscriber.want.pattern.clone()));
+        };
         // From here on, dropping the handle undoes everything.
         let mut subscription = Subscription::new(subscriber, inner.clone());
         subscription.announced = inner.announcer.sync(key).await?;
@@ -192,6 +195,16 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         self.gate.check(Access { peer: self.me, realm, action })
     }
 
+    /// Delivers nothing more to a subscriber; says whether it was there.
+    fn forget(&self, subscriber: &Subscriber) -> bool {
+        let was_there = self.local.remove(subscriber);
+        if was_there {
+            self.metrics.subscriptions_removed.inc();
+            self.metrics.subscriptions.dec();
+        }
+        was_there
+    }
+
     async fn sweep(&self) {
         let every = (self.config.cache_ttl / SWEEPS_PER_TTL).max(Duration::from_millis(10));
         loop {
@@ -203,9 +216,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
 impl<T: Transport, D: Directory> Home for Inner<T, D> {
     fn leave(&self, subscriber: &Subscriber) {
-        if self.local.remove(subscriber) {
-            self.metrics.subscriptions_removed.inc();
-            self.metrics.subscriptions.dec();
+        if self.forget(subscriber) {
             self.announcer.remove(&subscriber.realm, &subscriber.want);
         }
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use macula_dht::Record;
 use macula_proto::{Access, Action, Contact, Gate, Name, NodeId, Realm};
 
+use crate::group::{GROUPS_MAX, Member};
 use crate::interest::{self, Want};
 use crate::link::Link;
 use crate::metrics::{FilterPlace, PubSubMetrics, RefuseReason};
-use crate::{Filter, Payload};
+use crate::{Filter, Group, Payload};
 
 /// The peers that want a topic.
 #[derive(Debug, Default)]
@@ -17,17 +18,26 @@ pub(crate) struct Reading {
     pub(crate) generation: u64,
     /// Those that want all of its messages, in order of id.
     pub(crate) links: Vec<Arc<Link>>,
-    /// Those that want what one of their filters lets through, in order of id.
-    pub(crate) choosy: Vec<Choosy>,
+    /// Those that want some of them, in order of id.
+    choosy: Vec<Choosy>,
+    /// Those that take turns, in order of id.
+    groups: BTreeMap<Group, Vec<Choosy>>,
     /// How many more records there seem to be than the directory gave.
     pub(crate) unnamed: usize,
 }
 
-/// A peer that wants some of a topic's messages.
+/// A peer, and which messages it wants.
 #[derive(Debug)]
-pub(crate) struct Choosy {
-    pub(crate) link: Arc<Link>,
-    /// At least one.
+struct Choosy {
+    link: Arc<Link>,
+    appetite: Appetite,
+}
+
+/// Which messages of a topic a peer wants.
+#[derive(Debug, Clone, Default)]
+struct Appetite {
+    everything: bool,
+    /// Otherwise what one of these lets through.
     filters: Vec<Filter>,
 }
 
@@ -37,36 +47,82 @@ pub(crate) struct Wanted {
     sequence: u64,
     /// What its newest record says of where it is.
     pub(crate) contact: Contact,
-    everything: bool,
-    filters: Vec<Filter>,
+    plain: Option<Appetite>,
+    groups: BTreeMap<Group, Appetite>,
+}
+
+/// Who gets one message, besides [`Reading::links`].
+#[derive(Debug, Default)]
+pub(crate) struct Chosen {
+    pub(crate) links: Vec<Arc<Link>>,
+    /// The peers that can serve each group; at least one each.
+    pub(crate) groups: BTreeMap<Group, Vec<Member>>,
 }
 
 impl Reading {
-    /// The peers that a message goes to besides `links`.
-    pub(crate) fn choosy_links(&self, payload: &Payload, metrics: &PubSubMetrics) -> Vec<Arc<Link>> {
+    /// Nobody yet.
+    pub(crate) fn new(generation: u64, unnamed: usize) -> Self {
+        Self { generation, unnamed, ..Self::default() }
+    }
+
+    /// Whether [`links`](Self::links) is all there is: nobody has filters or is in a group.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.choosy.is_empty() && self.groups.is_empty()
+    }
+
+    /// Who wants this very message.
+    pub(crate) fn choose(&self, payload: &Payload, metrics: &PubSubMetrics) -> Chosen {
         // Many peers may have one filter; it is evaluated once.
         let mut verdicts: BTreeMap<&Filter, bool> = BTreeMap::new();
         let mut accepts = |filter| *verdicts.entry(filter).or_insert_with(|| filter.accepts(payload));
-        let wanting = self.choosy.iter().filter(|peer| peer.filters.iter().any(&mut accepts));
-        let links: Vec<Arc<Link>> = wanting.map(|peer| peer.link.clone()).collect();
-        metrics.filter(FilterPlace::Publisher, (self.choosy.len() - links.len()) as u64);
-        links
+        let mut chosen = Chosen::default();
+        for peer in &self.choosy {
+            if peer.appetite.is_for(&mut accepts) {
+                chosen.links.push(peer.link.clone());
+            }
+        }
+        metrics.filter(FilterPlace::Publisher, (self.choosy.len() - chosen.links.len()) as u64);
+        for (group, peers) in &self.groups {
+            let willing = peers.iter().filter(|peer| peer.appetite.is_for(&mut accepts));
+            let members: Vec<Member> = willing.map(|peer| Member::There(peer.link.clone())).collect();
+            if !members.is_empty() {
+                chosen.groups.insert(group.clone(), members);
+            }
+        }
+        chosen
     }
 
     /// Every peer that may get a message, in order of id.
     pub(crate) fn peers(&self) -> Vec<NodeId> {
-        let choosy = self.choosy.iter().map(|peer| &peer.link);
+        let choosy = self.choosy.iter().chain(self.groups.values().flatten()).map(|peer| &peer.link);
         let mut peers: Vec<NodeId> = self.links.iter().chain(choosy).map(|link| link.peer()).collect();
         peers.sort_unstable();
+        peers.dedup();
         peers
     }
 
-    pub(crate) fn add(&mut self, link: Arc<Link>, wanted: Wanted) {
-        if wanted.everything {
-            self.links.push(link);
-        } else {
-            self.choosy.push(Choosy { link, filters: wanted.filters });
+    pub(crate) fn add(&mut self, link: &Arc<Link>, wanted: Wanted) {
+        match wanted.plain {
+            Some(appetite) if appetite.everything => self.links.push(link.clone()),
+            Some(appetite) => self.choosy.push(Choosy { link: link.clone(), appetite }),
+            None => {}
         }
+        for (group, appetite) in wanted.groups {
+            self.groups.entry(group).or_default().push(Choosy { link: link.clone(), appetite });
+        }
+    }
+}
+
+impl Appetite {
+    fn add(&mut self, filter: Option<Filter>) {
+        match filter {
+            None => self.everything = true,
+            Some(filter) => self.filters.push(filter),
+        }
+    }
+
+    fn is_for<'a>(&'a self, accepts: impl FnMut(&'a Filter) -> bool) -> bool {
+        self.everything || self.filters.iter().any(accepts)
     }
 }
 
@@ -86,16 +142,20 @@ pub(crate) fn collect(
     let known = peers.entry(contact.id).or_insert_with(|| Wanted {
         sequence: record.sequence,
         contact: contact.clone(),
-        everything: false,
-        filters: Vec::new(),
+        plain: None,
+        groups: BTreeMap::new(),
     });
     if known.sequence < record.sequence {
         (known.sequence, known.contact) = (record.sequence, contact.clone());
     }
     for want in wants {
-        match want.filter {
-            None => known.everything = true,
-            Some(filter) => known.filters.push(filter),
+        match want.group {
+            None => known.plain.get_or_insert_default().add(want.filter),
+            // A node is in no more groups than that, unless it lies.
+            Some(group) if known.groups.len() < GROUPS_MAX || known.groups.contains_key(&group) => {
+                known.groups.entry(group).or_default().add(want.filter);
+            }
+            Some(_) => metrics.refuse(RefuseReason::Interest),
         }
     }
 }

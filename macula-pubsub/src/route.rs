@@ -139,7 +139,7 @@ impl<D: Directory> Routes<D> {
         {
             return reading;
         }
-        let reading = Arc::new(Reading { generation, ..self.subscribers(route, gate, metrics) });
+        let reading = Arc::new(self.subscribers(route, generation, gate, metrics));
         route.reading.store(Some(reading.clone()));
         reading
     }
@@ -200,7 +200,13 @@ impl<D: Directory> Routes<D> {
         changes + self.outside_generation.load(Ordering::Acquire)
     }
 
-    fn subscribers(&self, route: &Route, gate: &dyn Gate, metrics: &PubSubMetrics) -> Reading {
+    fn subscribers(
+        &self,
+        route: &Route,
+        generation: u64,
+        gate: &dyn Gate,
+        metrics: &PubSubMetrics,
+    ) -> Reading {
         let mut peers = BTreeMap::new();
         let topic = (&route.realm, &route.topic);
         for watch in &route.watches {
@@ -211,9 +217,9 @@ impl<D: Directory> Routes<D> {
                 }
             }
         }
-        let mut reading = Reading { unnamed: route.unnamed(), ..Reading::default() };
+        let mut reading = Reading::new(generation, route.unnamed());
         for wanted in peers.into_values() {
-            reading.add(self.link(&wanted.contact), wanted);
+            reading.add(&self.link(&wanted.contact), wanted);
         }
         reading
     }

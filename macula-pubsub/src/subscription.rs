@@ -9,7 +9,7 @@ use macula_dht::{Announced, DirectoryError};
 use macula_proto::Realm;
 
 use crate::local::Subscriber;
-use crate::{Filter, LagPolicy, Message, Pattern};
+use crate::{Filter, Group, LagPolicy, Message, Pattern};
 
 /// Which subscription; unique within one node's run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -40,6 +40,8 @@ pub struct SubscriptionInfo {
     pub pattern: Pattern,
     /// What it wants of that.
     pub filter: Option<Filter>,
+    /// The queue group that it is in.
+    pub group: Option<Group>,
     /// What happens when it lags.
     pub lag: LagPolicy,
     /// Messages waiting to be received.
@@ -92,6 +94,11 @@ impl Subscription {
     /// What it wants of that; `None`: everything.
     pub fn filter(&self) -> Option<&Filter> {
         self.subscriber.want.filter.as_ref()
+    }
+
+    /// The queue group that it is in.
+    pub fn group(&self) -> Option<&Group> {
+        self.subscriber.want.group.as_ref()
     }
 
     /// In which realm.

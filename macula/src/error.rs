@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use macula_dht::DirectoryError;
 use macula_proto::{NameError, Realm, RealmError};
-use macula_pubsub::{FilterError, PatternError, PublishError, SubscribeError};
+use macula_pubsub::{FilterError, GroupError, PatternError, PublishError, SubscribeError};
 use macula_rpc::{CallError, RegisterError};
 use macula_transport::{BindError, IdentityError, TransportError};
 
@@ -29,6 +29,9 @@ pub enum Error {
     /// A subscription's filter breaks a rule.
     #[error("{0}")]
     Filter(#[from] FilterError),
+    /// The name of a queue group breaks a rule.
+    #[error("{0}")]
+    Group(#[from] GroupError),
     /// A realm name breaks a rule.
     #[error("{0}")]
     Realm(#[from] RealmError),

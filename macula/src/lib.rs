@@ -93,8 +93,8 @@ pub use macula_proto::{
     Access, Action, AllowAll, Contact, Forbidden, Gate, Key, Name, NameError, NodeId, Realm, RealmError,
 };
 pub use macula_pubsub::{
-    Filter, FilterError, Headers, LagPolicy, Message, Pattern, PatternError, PublishError, PublishOptions,
-    Published, RouteInfo, SubscribeError, SubscribeOptions, Subscription, SubscriptionInfo,
+    Filter, FilterError, Group, GroupError, Headers, LagPolicy, Message, Pattern, PatternError, PublishError,
+    PublishOptions, Published, RouteInfo, SubscribeError, SubscribeOptions, Subscription, SubscriptionInfo,
 };
 pub use macula_rpc::{
     Call, CallError, CallRequest, Handler, HandlerError, RegisterError, RegisterOptions, Registration,

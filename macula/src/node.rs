@@ -307,7 +307,7 @@ impl Node {
     /// use macula::SubscribeOptions;
     ///
     /// let large = SubscribeOptions::default().filter(r#"header.kind == "order" && json.amount > 10"#)?;
-    /// let mut orders = node.subscribe_in(node.realm(), "shop.*", large).await?;
+    /// let mut orders = node.subscribe_in(node.realm(), "shop.*", large.group("workers")?).await?;
     /// # Ok(())
     /// # }
     /// ```

@@ -201,13 +201,14 @@ impl Row for Bucket {
 
 impl Row for Subscription {
     const COLUMNS: &'static [&'static str] =
-        &["id", "realm", "pattern", "filter", "queued", "delivered", "dropped"];
+        &["id", "realm", "pattern", "group", "filter", "queued", "delivered", "dropped"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.id.to_string(),
             self.realm.clone(),
             self.pattern.clone(),
+            self.group.clone().unwrap_or_default(),
             self.filter.clone().unwrap_or_default(),
             self.queued.to_string(),
             self.delivered.to_string(),

@@ -25,11 +25,12 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
     if format != Format::Table {
         return output::one(format, &published, String::new);
     }
-    let Published { peers, local, dropped, failed, unnamed } = published;
+    let Published { peers, local, dropped, failed, unnamed, groups: _, unserved } = published;
     output::say(&format!("reached {peers} remote nodes and {local} local subscriptions"));
     for (count, what) in [
         (dropped, "copies were dropped: the queues that they were for are full"),
         (failed, "remote nodes could not be connected to in time and did not get it"),
+        (unserved, "queue groups did not get it: no member could be reached, or had room"),
         (unnamed, "remote nodes at most did not get it: the directory counts them and does not name them"),
     ] {
         if count > 0 {
@@ -45,7 +46,7 @@ pub(crate) async fn subscribe(
     args: &cli::Subscribe,
 ) -> Result<(), CliError> {
     let mut path = format!("/v1/subscribe?pattern={}", query(&args.pattern));
-    for (name, value) in [("realm", &args.realm), ("filter", &args.filter)] {
+    for (name, value) in [("realm", &args.realm), ("filter", &args.filter), ("group", &args.group)] {
         if let Some(value) = value {
             path += &format!("&{name}={}", query(value));
         }
