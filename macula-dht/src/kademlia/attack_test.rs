@@ -82,7 +82,7 @@ fn store(node: &mut Node, records: Vec<wire::Signed>) -> Vec<Option<Refusal>> {
 
 #[test]
 fn ids_near_this_node_flooded_from_one_subnet_take_few_places() {
-    let (mut node, _) = victim();
+    let (mut node, metrics) = victim();
     let own = *node.local().id.as_bytes();
     let mut out = Vec::new();
     for n in 0..100 {
@@ -105,6 +105,7 @@ fn ids_near_this_node_flooded_from_one_subnet_take_few_places() {
     let sybils: usize = each.iter().sum();
     assert!((1..=limits.table_max).contains(&sybils), "{each:?}");
     assert!(each.iter().all(|count| *count <= limits.bucket_max), "{each:?}");
+    assert!(metrics.contacts_crowded.get() > 1_900, "the others are counted");
     let is_gone = |known: &&Known| node.table().get(&known.contact.id).is_none();
     for bucket in &before.buckets {
         let mut known = bucket.contacts.clone();

@@ -28,6 +28,10 @@ pub struct DhtMetrics {
     pub buckets_refreshed: Counter,
     /// Contacts in the routing table.
     pub table_size: Gauge,
+    /// Contacts that took another's place in a full bucket by lot.
+    pub contacts_drawn: Counter,
+    /// Times that a contact was kept out of the table because of the others of its subnet.
+    pub contacts_crowded: Counter,
     /// Records held for others.
     pub records_held: Gauge,
     /// Records announced by this node.
@@ -72,6 +76,8 @@ impl Default for DhtMetrics {
             buckets_split: Counter::default(),
             buckets_refreshed: Counter::default(),
             table_size: Gauge::default(),
+            contacts_drawn: Counter::default(),
+            contacts_crowded: Counter::default(),
             records_held: Gauge::default(),
             records_announced: Gauge::default(),
             stores_accepted: Counter::default(),
@@ -104,6 +110,8 @@ impl DhtMetrics {
         r.register("buckets_split", "Routing table buckets split", self.buckets_split.clone());
         r.register("buckets_refreshed", "Routing table buckets refreshed", self.buckets_refreshed.clone());
         r.register("table_size", "Contacts in the routing table", self.table_size.clone());
+        r.register("contacts_drawn", "Contacts that took a place by lot", self.contacts_drawn.clone());
+        r.register("contacts_crowded", "Contacts kept out for their subnet", self.contacts_crowded.clone());
         r.register("records_held", "Records held for other nodes", self.records_held.clone());
         r.register("records_announced", "Records announced by this node", self.records_announced.clone());
         r.register("stores_accepted", "Records taken from other nodes", self.stores_accepted.clone());

@@ -359,6 +359,13 @@ impl Node {
         let buckets = self.table.bucket_count();
         match self.table.heard(now.at, contact.clone(), rtt) {
             Heard::Added => self.new_contact(now, &contact, out),
+            Heard::Drawn => {
+                self.metrics.contacts_drawn.inc();
+                self.new_contact(now, &contact, out);
+            }
+            Heard::SubnetFull => {
+                self.metrics.contacts_crowded.inc();
+            }
             Heard::Waiting { oldest } => {
                 let is_silent = now.at.since(oldest.seen) >= self.config.probe_after;
                 if is_silent && self.probing.len() < PROBING_MAX && !self.probing.contains(&oldest.contact.id)
@@ -366,7 +373,7 @@ impl Node {
                     self.probe(now, oldest.contact, out);
                 }
             }
-            Heard::Updated | Heard::SubnetFull | Heard::Myself => {}
+            Heard::Updated | Heard::Myself => {}
         }
         let split = self.table.bucket_count() - buckets;
         if split > 0 {

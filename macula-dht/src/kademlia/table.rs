@@ -66,6 +66,8 @@ pub struct Table {
 pub enum Heard {
     /// It is new in the table.
     Added,
+    /// It is new in the table, by lot in place of another.
+    Drawn,
     /// It was there.
     Updated,
     /// Its bucket is full: it waits. The one seen longest ago might be probed.
@@ -388,7 +390,7 @@ impl Table {
         self.count_subnets(&loser.contact, false);
         self.put(at, newcomer);
         self.buckets[at].wait(now, loser, self.lots, waiting_max);
-        Heard::Added
+        Heard::Drawn
     }
 
     /// Divides the last bucket into the half away from this node and the half with it.

@@ -142,7 +142,8 @@ impl Node {
         self.timers.set(Timer::Neighbours, now.at + pause);
         if !self.table.is_empty() {
             let paths = self.config.paths.clamp(2, PATHS_MAX);
-            let goal = Goal { paths, ..self.goal(now, self.local.id.into(), self.config.k) };
+            // Both paths together bring twice as many as wanted.
+            let goal = Goal { paths, ..self.goal(now, self.local.id.into(), self.config.k.div_ceil(2)) };
             self.start(now, goal, Vec::new(), GoalIs::Refresh, out);
         }
     }
@@ -375,9 +376,10 @@ impl Node {
             }
             *left -= 1;
             let at = *left;
-            if self.table.bucket_len(at) < half {
+            let missing = half.saturating_sub(self.table.bucket_len(at));
+            if missing > 0 {
                 bootstrap.pending += 1;
-                self.look_into_bucket(now, at, half, GoalIs::Bootstrap, out);
+                self.look_into_bucket(now, at, missing, GoalIs::Bootstrap, out);
             }
         }
     }
