@@ -29,6 +29,8 @@ pub struct Figures {
     pub exchange_bytes: u64,
     /// Requests from directory to directory.
     pub requests: u64,
+    /// Those of them that ask for records: maintenance does not.
+    pub requests_for_records: u64,
     /// Bytes of requests and responses.
     pub request_bytes: u64,
     /// Suspicions that began, at all nodes together.
@@ -56,6 +58,7 @@ impl Sub for Figures {
             exchanges_failed: self.exchanges_failed - earlier.exchanges_failed,
             exchange_bytes: self.exchange_bytes - earlier.exchange_bytes,
             requests: self.requests - earlier.requests,
+            requests_for_records: self.requests_for_records - earlier.requests_for_records,
             request_bytes: self.request_bytes - earlier.request_bytes,
             suspected: self.suspected - earlier.suspected,
             refuted: self.refuted - earlier.refuted,

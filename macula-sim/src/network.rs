@@ -40,7 +40,7 @@ type Pair = (NodeIndex, NodeIndex);
 #[derive(Clone, Copy, Debug)]
 struct End {
     peer: NodeIndex,
-    /// When something was last sent from here.
+    /// When either end last sent something.
     used: Timestamp,
     /// When the last datagram sent from here arrives.
     last: Timestamp,
@@ -119,8 +119,7 @@ impl Network {
 
     /// The other end of the link of `node` that was not used for longest.
     pub(crate) fn least_used(&self, node: NodeIndex) -> Option<NodeIndex> {
-        let used = |end: &&End| self.last_use(node, end);
-        self.ends_of(node).iter().min_by_key(used).map(|end| end.peer)
+        self.ends_of(node).iter().min_by_key(|end| end.used).map(|end| end.peer)
     }
 
     /// Links across a partition, both ends.
@@ -130,7 +129,7 @@ impl Network {
 
     /// Links that nobody used since `since`, both ends.
     pub(crate) fn idle(&self, since: Timestamp) -> Vec<Pair> {
-        self.links(|one, end| self.last_use(one, end) < since)
+        self.links(|_, end| end.used < since)
     }
 
     /// Links that somebody believes in, each once.
@@ -156,9 +155,13 @@ impl Network {
         ends.binary_search_by_key(&peer, |end| end.peer).ok().map(|at| &mut ends[at])
     }
 
-    /// When either end last sent something.
-    fn last_use(&self, node: NodeIndex, end: &End) -> Timestamp {
-        self.end(end.peer, node).map_or(end.used, |other| other.used.max(end.used))
+    /// Something is sent over a link, which both ends remember.
+    fn touch(&mut self, now: Timestamp, from: NodeIndex, to: NodeIndex) {
+        for (node, peer) in [(from, to), (to, from)] {
+            if let Some(end) = self.end_mut(node, peer) {
+                end.used = now;
+            }
+        }
     }
 
     /// Whether a partition stops what `from` sends to `to` now.
@@ -178,8 +181,10 @@ impl Network {
         let (delay, ordered) = (self.latency(), !self.happens(self.faults.reordering));
         let again = self.happens(self.faults.duplication).then(|| now + self.latency() * 2);
         let live = self.is_linked(to, from);
-        let Some(end) = self.end_mut(from, to) else { return Fate::NoLink };
-        end.used = now;
+        if !self.is_linked(from, to) {
+            return Fate::NoLink;
+        }
+        self.touch(now, from, to);
         if cut || lost {
             return Fate::Lost;
         }
@@ -187,7 +192,7 @@ impl Network {
             return Fate::HalfOpen;
         }
         let mut at = now + delay;
-        if ordered {
+        if ordered && let Some(end) = self.end_mut(from, to) {
             at = at.max(end.last);
             end.last = at;
         }
@@ -196,9 +201,7 @@ impl Network {
 
     /// How long a message of a connection takes, repetitions included.
     pub(crate) fn stream_delay(&mut self, now: Timestamp, from: NodeIndex, to: NodeIndex) -> Duration {
-        if let Some(end) = self.end_mut(from, to) {
-            end.used = now;
-        }
+        self.touch(now, from, to);
         let mut delay = self.latency();
         for _ in 0..REPEATS_MAX {
             if !self.happens(self.faults.loss) {

@@ -26,6 +26,9 @@ use crate::{Layers, NodeIndex, Options, Simulation};
 /// Between one node's start and the next.
 const STAGGER: Duration = Duration::from_millis(50);
 
+/// However many nodes there are, a mesh whose growth is not what is measured is together after this long.
+const GATHERING_MAX: Duration = Duration::from_secs(200);
+
 /// No command takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -48,10 +51,19 @@ pub(super) fn options(setting: Setting) -> Options {
 
 /// Starts all nodes through the first, knowing nobody else, and lets the last of them get ready.
 pub(super) fn gathered(setting: Setting, options: Options) -> Simulation {
+    staggered(setting, options, STAGGER)
+}
+
+/// The same, within a few minutes however many there are.
+pub(super) fn gathered_soon(setting: Setting, options: Options) -> Simulation {
+    staggered(setting, options, STAGGER.min(GATHERING_MAX / setting.nodes.max(1)))
+}
+
+fn staggered(setting: Setting, options: Options, pause: Duration) -> Simulation {
     let mut simulation = Simulation::new(options, setting.seed);
     for _ in 0..setting.nodes {
         newcomer(&mut simulation);
-        simulation.run_for(STAGGER);
+        simulation.run_for(pause);
     }
     simulation.run_for(PATIENCE);
     simulation

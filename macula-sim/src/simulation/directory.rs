@@ -94,6 +94,9 @@ impl Simulation {
     fn carry_out(&mut self, node: NodeIndex, effect: Effect) {
         match effect {
             Effect::Send { id, to, request, timeout } => {
+                if matches!(&request, Request::Find(find) if find.records) {
+                    self.figures.requests_for_records += 1;
+                }
                 let state = &mut self.nodes[node.place()];
                 let sender = state.contact.clone();
                 let parcel = self.pack_request(sender, request);

@@ -1,6 +1,6 @@
 //! Cost: what a look-up costs in meshes of growing size; it grows as the logarithm of the size does.
 
-use super::{Setting, announce, find, gathered, key, options, questions, trace};
+use super::{Setting, announce, find, gathered_soon, key, options, questions, trace};
 use crate::scenario::mesh::draw;
 use crate::scenario::outcome::row;
 use crate::scenario::{Curve, Outcome, Row};
@@ -86,7 +86,7 @@ fn measure(setting: Setting) -> (Vec<Point>, crate::Simulation) {
         // Not two meshes in memory at a time.
         drop(last.take());
         let setting = Setting { nodes, ..setting };
-        let mut simulation = gathered(setting, options(setting));
+        let mut simulation = gathered_soon(setting, options(setting));
         let (records, _) = announce(&mut simulation, |_| true);
         let questions = questions(&mut simulation, &records, |_| true);
         let finds = find(&mut simulation, questions, 1, |_| {});

@@ -23,7 +23,7 @@ pub(in crate::scenario) struct Finds {
     pub(in crate::scenario) found: usize,
     /// How long each took, those that failed included.
     pub(in crate::scenario) took: Vec<Duration>,
-    /// Requests sent meanwhile, by all nodes for whatever reason.
+    /// Requests for records sent meanwhile.
     pub(in crate::scenario) requests: u64,
     /// What some of those that failed ended in.
     pub(in crate::scenario) failures: Vec<String>,
@@ -113,7 +113,7 @@ pub(in crate::scenario) fn find(
             false
         });
     }
-    finds.requests = simulation.figures().requests - before.requests;
+    finds.requests = (simulation.figures() - before).requests_for_records;
     finds
 }
 
