@@ -216,20 +216,34 @@ fn a_silent_neighbour_is_suspected_within_a_period_and_a_half() {
 }
 
 #[test]
-fn an_unanswered_ping_is_repeated_once_before_helpers_are_asked() {
+fn every_step_of_a_probe_is_repeated_before_the_member_is_suspected() {
     let (mut machine, now) = with_peer(&[2, 3]);
     let mut out = Effects::new();
     machine.start_probe(now, id(3), None, &mut out);
     let (mut at, mut steps) = (now, sends(&out));
     let ping = steps[0];
-    while !steps.iter().any(|(_, kind, _)| *kind == PacketKind::PingReq) {
+    let request = (id(2), PacketKind::PingReq, ping.2);
+    while machine.state_of(&id(3)) == Some(MemberState::Alive) {
         let sent = sends(&tick(&mut machine, &mut at));
-        steps.extend(sent.into_iter().filter(|(_, kind, sequence)| {
-            *kind == PacketKind::PingReq || (*kind == PacketKind::Ping && *sequence == ping.2)
-        }));
-        assert!(at.since(now) <= SwimConfig::default().probe_timeout, "{steps:?}");
+        steps.extend(sent.into_iter().filter(|step| *step == request || *step == ping));
     }
-    assert_eq!(steps, [ping, ping, (id(2), PacketKind::PingReq, ping.2)]);
+    assert_eq!(steps, [ping, ping, ping, request, ping, request]);
+    assert_eq!(at.since(now), SwimConfig::default().probe_timeout.mul_f64(2.5));
+}
+
+#[test]
+fn a_helper_that_is_asked_again_pings_again_and_answers_once() {
+    let (mut machine, now) = with_peer(&[2, 3]);
+    let ask = Packet { kind: PacketKind::PingReq, sequence: 7, target: Some(id(3)), updates: Vec::new() };
+    let mut out = Effects::new();
+    machine.on_packet(now, id(2), &ask, &mut out);
+    machine.on_packet(now, id(2), &ask, &mut out);
+    let [first, again] = sends(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(first, again);
+    out.clear();
+    machine.on_ack(now, id(3), first.2, &mut out);
+    machine.on_ack(now, id(3), first.2, &mut out);
+    assert_eq!(sends(&out), [(id(2), PacketKind::Ack, 7)]);
 }
 
 #[test]
