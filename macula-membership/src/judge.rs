@@ -1,5 +1,6 @@
 //! What news does to the list: a member's own word counts, hearsay only starts a suspicion.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,19 @@ impl Machine {
     ) {
         match update {
             Update::Statement(statement) => self.on_statement(now, source, statement, true, out),
-            Update::Suspect(rumour) | Update::Dead(rumour) => self.on_rumour(now, *rumour, out),
+            Update::Suspect(rumour) | Update::Dead(rumour) => {
+                if !self.on_rumour(now, source, *rumour, out) {
+                    self.heard(source, update);
+                }
+            }
+        }
+    }
+
+    /// Somebody told what this node knows.
+    fn heard(&mut self, source: Option<NodeId>, update: &Update) {
+        if let Some(source) = source {
+            let sends_max = self.sends_max();
+            self.news.heard(&source, update, sends_max);
         }
     }
 
@@ -50,15 +63,24 @@ impl Machine {
             return;
         }
         let known = self.roster.get(&id);
-        if let Some(entry) = known
-            && statement.precedence(entry.statement()).is_le()
-        {
-            // A restarted member that lost count gets its own last word, so that it can go above it.
-            if source == Some(id) && statement.incarnation() < entry.incarnation() {
-                let proof = Update::Statement(entry.statement().clone());
-                self.send(id, PacketKind::Gossip, 0, None, vec![proof], out);
+        if let Some(entry) = known {
+            match statement.precedence(entry.statement()) {
+                Ordering::Less => {
+                    // A restarted member that lost count gets its own last word, so that it can go above it.
+                    if source == Some(id) && statement.incarnation() < entry.incarnation() {
+                        let proof = Update::Statement(entry.statement().clone());
+                        self.send(id, PacketKind::Gossip, 0, None, vec![proof], out);
+                    }
+                    return;
+                }
+                Ordering::Equal => {
+                    if spread {
+                        self.heard(source, &Update::Statement(statement.clone()));
+                    }
+                    return;
+                }
+                Ordering::Greater => {}
             }
-            return;
         }
         if known.is_none() && self.roster.len() >= self.config.members_max && !self.forget_oldest() {
             self.metrics.refuse(Refused::MembersFull);
@@ -73,29 +95,37 @@ impl Machine {
             None => self.see_off(now, statement, out),
         }
         if spread {
-            self.spread(Update::Statement(statement.clone()), source);
+            self.spread(now, Update::Statement(statement.clone()), source);
         }
     }
 
-    /// Hearsay about a member starts a suspicion, or confirms one. About this node: it is refuted.
-    pub(crate) fn on_rumour(&mut self, now: Timestamp, rumour: Rumour, out: &mut Effects) {
+    /// Hearsay about a member starts a suspicion, or confirms one. About this node: it is refuted. Returns whether it was
+    /// news.
+    fn on_rumour(
+        &mut self,
+        now: Timestamp,
+        source: Option<NodeId>,
+        rumour: Rumour,
+        out: &mut Effects,
+    ) -> bool {
         if rumour.id == self.me {
             self.refute(now, rumour);
-            return;
+            return true;
         }
-        let Some(entry) = self.roster.get(&rumour.id) else { return };
+        let Some(entry) = self.roster.get(&rumour.id) else { return false };
         // A rumour about a newer life than this node knows of can only be held against the life that it knows.
         if rumour.incarnation < entry.incarnation() {
-            return;
+            return false;
         }
+        let rumour = Rumour { incarnation: entry.incarnation(), ..rumour };
         match entry.state() {
-            MemberState::Alive => self.suspect(now, rumour.id, rumour.by, out),
+            MemberState::Alive => self.suspect(now, rumour, source, out),
             MemberState::Suspect if self.suspicions.confirm(rumour.id, rumour.by) => {
-                let rumour = Rumour { incarnation: entry.incarnation(), ..rumour };
-                self.spread(Update::Suspect(rumour), None);
+                self.spread(now, Update::Suspect(rumour), source);
             }
-            MemberState::Suspect | MemberState::Dead | MemberState::Left => {}
+            MemberState::Suspect | MemberState::Dead | MemberState::Left => return false,
         }
+        true
     }
 
     /// Somebody holds this node for dead or dying. Only a rumour about the very incarnation that it lives under is
@@ -133,14 +163,20 @@ impl Machine {
         self.raise(now, statement.incarnation());
     }
 
-    /// Starts to suspect an alive member.
-    pub(crate) fn suspect(&mut self, now: Timestamp, id: NodeId, by: u64, out: &mut Effects) {
+    /// Starts to suspect an alive member, on a rumour that `source` brought if it is not this node's own.
+    pub(crate) fn suspect(
+        &mut self,
+        now: Timestamp,
+        rumour: Rumour,
+        source: Option<NodeId>,
+        out: &mut Effects,
+    ) {
+        let Rumour { id, by, .. } = rumour;
         let Some(entry) = self.roster.get(&id) else { return };
         let (statement, span) = (entry.statement().clone(), self.span(entry));
-        let incarnation = statement.incarnation();
         self.roster.put(statement, MemberState::Suspect, now);
         self.suspicions.start(now, id, by, span);
-        self.spread(Update::Suspect(Rumour { id, incarnation, by }), None);
+        self.spread(now, Update::Suspect(rumour), source);
         self.metrics.suspected.inc();
         self.tell(&id, Event::Suspected, out);
     }
@@ -151,7 +187,7 @@ impl Machine {
         let rumour = self.rumour(entry);
         self.roster.put(entry.statement().clone(), MemberState::Dead, now);
         self.take_out(now, id);
-        self.spread(Update::Dead(rumour), None);
+        self.spread(now, Update::Dead(rumour), None);
         self.metrics.confirmed.inc();
         self.tell(&id, Event::Confirmed, out);
     }

@@ -21,6 +21,10 @@ use crate::statement::Presence;
 use crate::suspicion::Suspicions;
 use crate::{Incarnation, Member, MemberState, Rumour, Statement, SwimConfig, Tags, TagsError};
 
+/// News go round in about as many rounds of gossip as each piece is sent; with so many times more, whoever has not heard
+/// hears from an exchange of lists.
+const NEWS_ROUNDS: u32 = 4;
+
 /// What a [`Machine`] is made of.
 pub struct MachineParts {
     /// The knobs; valid.
@@ -117,7 +121,7 @@ impl Machine {
         let mut rng = StdRng::seed_from_u64(seed);
         let contact = Arc::new(Contact { id: me, ..contact });
         let presence = Presence { contact, tags: Arc::new(tags), instance: rng.next_u64() };
-        let roster = Roster::new(rng.next_u64());
+        let hash_key = rng.next_u64();
         let timers = first_timers(&config, now, &mut rng);
         let mut machine = Self {
             me,
@@ -130,10 +134,10 @@ impl Machine {
             received: KindCounters::default(),
             rng,
             origin: (unix, now),
-            roster,
+            roster: Roster::new(hash_key),
             overlay: Overlay::new(me, positions(&me), config.rings),
             suspicions: Suspicions::default(),
-            news: News::new(config.news_max),
+            news: News::new(config.news_max, hash_key),
             health: LocalHealth::new(config.health_max),
             links: BTreeSet::new(),
             dials: BTreeSet::new(),
@@ -253,6 +257,7 @@ impl Machine {
         if now >= self.timers.probe {
             self.timers.probe = now + self.health.stretch(self.config.protocol_period);
             self.forget(now);
+            self.news.expire(now, self.config.gossip_interval * (NEWS_ROUNDS * self.sends_max()));
             self.hasten_sync(now);
             self.probe_next(now, out);
         }
@@ -354,7 +359,7 @@ impl Machine {
         let incarnation = self.own().incarnation();
         let statement = Arc::new(Statement::leave(&*self.signer, self.me, incarnation, self.unix(now)));
         self.roster.put(statement.clone(), MemberState::Left, now);
-        self.news.push(Update::Statement(statement.clone()), None);
+        self.news.push(now, Update::Statement(statement.clone()), None);
         self.probes.clear();
         self.relays.clear();
         let sequence = self.next_sequence();
@@ -462,8 +467,8 @@ impl Machine {
         near
     }
 
-    /// How often one piece of news is sent: λ · log2(n), but at least about once to each neighbour.
-    fn sends_max(&self) -> u32 {
+    /// How often one piece of news is passed on: λ · log2(n), but at least about once to each neighbour.
+    pub(crate) fn sends_max(&self) -> u32 {
         let log = usize::BITS - self.roster.present().leading_zeros();
         (self.config.retransmit_multiplier * log).max(2 * self.config.rings as u32)
     }
@@ -478,11 +483,11 @@ impl Machine {
         let unix = self.unix(now);
         let statement = Arc::new(Statement::alive(&*self.signer, incarnation, self.presence.clone(), unix));
         self.roster.put(statement.clone(), MemberState::Alive, now);
-        self.spread(Update::Statement(statement), None);
+        self.spread(now, Update::Statement(statement), None);
     }
 
-    pub(crate) fn spread(&mut self, update: Update, source: Option<NodeId>) {
-        if self.news.push(update, source) {
+    pub(crate) fn spread(&mut self, now: Timestamp, update: Update, source: Option<NodeId>) {
+        if self.news.push(now, update, source) {
             self.metrics.gossip_dropped.inc();
         }
     }

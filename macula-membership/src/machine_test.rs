@@ -101,7 +101,7 @@ fn with_peer(links: &[u8]) -> (Machine, Timestamp) {
     for n in links {
         machine.on_link_up(at(1), id(*n), &mut Effects::new());
     }
-    machine.news = News::new(64);
+    machine.news = News::new(64, 7);
     (machine, at(1))
 }
 

@@ -370,17 +370,14 @@ impl Machine {
         let Some(probe) = self.probes.remove(&sequence) else { return };
         let asked = probe.helpers.len() as u32;
         self.health.worsen(if asked == 0 { 1 } else { asked - probe.nacks });
-        match self.state_of(&probe.target) {
-            Some(MemberState::Alive) => self.suspect(now, probe.target, self.mark, out),
-            Some(MemberState::Suspect) => {
-                let Some(rumour) = self.roster.get(&probe.target).map(|entry| self.rumour(entry)) else {
-                    return;
-                };
-                if self.suspicions.confirm(probe.target, self.mark) {
-                    self.spread(Update::Suspect(rumour), None);
-                }
+        let Some(entry) = self.roster.get(&probe.target) else { return };
+        let rumour = self.rumour(entry);
+        match entry.state() {
+            MemberState::Alive => self.suspect(now, rumour, None, out),
+            MemberState::Suspect if self.suspicions.confirm(probe.target, self.mark) => {
+                self.spread(now, Update::Suspect(rumour), None);
             }
-            Some(MemberState::Dead | MemberState::Left) | None => {}
+            MemberState::Suspect | MemberState::Dead | MemberState::Left => {}
         }
     }
 

@@ -196,7 +196,8 @@ fn tenths(now: Timestamp) -> u32 {
     u32::try_from(now.since_start().as_millis() / 100).unwrap_or(u32::MAX)
 }
 
-fn keyed(key: u64, id: &NodeId) -> u64 {
+/// A hash of `id` that nobody can foretell without `key`.
+pub(crate) fn keyed(key: u64, id: &NodeId) -> u64 {
     mix(word(id, 0) ^ key)
 }
 
