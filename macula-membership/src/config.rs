@@ -30,10 +30,10 @@ pub struct SwimConfig {
     pub random_probe_every: u32,
     /// Time between two rounds of gossip while there is news. 10 ms – 60 s, default 200 ms.
     pub gossip_interval: Duration,
-    /// Linked members that each round of gossip goes to. 1–16, default 3.
+    /// Linked members that each round of gossip goes to: neighbours first. 1–16, default 6.
     pub gossip_fanout: usize,
-    /// A piece of news is sent this many times the binary logarithm of the number of members, and at least twice a
-    /// ring. 1–16, default 1: it goes to few neighbours, so more is mostly repetition.
+    /// How often a neighbour that does not know it yet is told a piece of news. Where there are fewer neighbours than two a
+    /// ring, each is told as much more often. 1–4, default 1.
     pub retransmit_multiplier: u32,
     /// Pieces of news kept for gossip; when full, the most often sent goes first and anti-entropy has to
     /// bring it. Gossip takes minutes for a thousand, so that more only costs memory. 16 – 1,000,000, default 1,024.
@@ -75,7 +75,7 @@ impl Default for SwimConfig {
             rings: 3,
             random_probe_every: 16,
             gossip_interval: Duration::from_millis(200),
-            gossip_fanout: 3,
+            gossip_fanout: 6,
             retransmit_multiplier: 1,
             news_max: 1_024,
             sync_interval: Duration::from_secs(30),
@@ -127,7 +127,7 @@ impl SwimConfig {
         count("health_max", self.health_max as usize, 0, 32, "0 to 32")?;
         count("rings", self.rings, 1, RINGS_MAX, "1 to 8")?;
         count("gossip_fanout", self.gossip_fanout, 1, 16, "1 to 16")?;
-        count("retransmit_multiplier", self.retransmit_multiplier as usize, 1, 16, "1 to 16")?;
+        count("retransmit_multiplier", self.retransmit_multiplier as usize, 1, 4, "1 to 4")?;
         count("news_max", self.news_max, 16, 1_000_000, "16 to 1000000")?;
         count("syncs_max", self.syncs_max, 1, 256, "1 to 256")?;
         count("members_max", self.members_max, 2, 1_000_000, "2 to 1000000")?;

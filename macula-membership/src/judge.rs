@@ -7,7 +7,7 @@ use std::time::Duration;
 use macula_proto::{NodeId, Timestamp};
 
 use crate::effect::{Effect, Effects};
-use crate::machine::Machine;
+use crate::machine::{Machine, audience};
 use crate::message::{PacketKind, Update};
 use crate::metrics::Refused;
 use crate::overlay::monitors;
@@ -43,8 +43,7 @@ impl Machine {
     /// Somebody told what this node knows.
     fn heard(&mut self, source: Option<NodeId>, update: &Update) {
         if let Some(source) = source {
-            let sends_max = self.sends_max();
-            self.news.heard(&source, update, sends_max);
+            self.news.heard(&source, update, audience(&self.config, &self.overlay));
         }
     }
 
@@ -233,7 +232,9 @@ impl Machine {
         if !state.is_present() {
             return;
         }
-        self.overlay.insert(statement);
+        if self.overlay.insert(statement) {
+            self.link_successors(now);
+        }
         let was = before.as_ref().map(Entry::state);
         if was == Some(MemberState::Suspect) && state == MemberState::Alive {
             self.suspicions.end(&id);
@@ -269,7 +270,9 @@ impl Machine {
         self.suspicions.end(&id);
         self.probes.retain(|_, probe| probe.target != id);
         self.rtts.remove(&id);
-        self.overlay.remove(&id, self.roster.present_statements());
+        if self.overlay.remove(&id, self.roster.present_statements()) {
+            self.link_successors(now);
+        }
         self.tombs.push_back((now, id));
         // Entries of members that came back are left behind; a member can only add one a life, but bound it.
         if self.tombs.len() > 2 * self.config.members_max {

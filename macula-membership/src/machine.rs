@@ -13,7 +13,7 @@ use crate::health::LocalHealth;
 use crate::member::check_tags;
 use crate::message::{Packet, PacketKind, Update, suspector};
 use crate::metrics::{KindCounters, SwimMetrics};
-use crate::news::News;
+use crate::news::{Audience, News};
 use crate::overlay::{Overlay, positions};
 use crate::probe::{Probe, Relay};
 use crate::roster::{Entry, Roster};
@@ -21,9 +21,15 @@ use crate::statement::Presence;
 use crate::suspicion::Suspicions;
 use crate::{Incarnation, Member, MemberState, Rumour, Statement, SwimConfig, Tags, TagsError};
 
-/// News go round in about as many rounds of gossip as each piece is sent; with so many times more, whoever has not heard
-/// hears from an exchange of lists.
+/// News go round in fewer rounds of gossip than the binary logarithm of the number of members. After so many times more,
+/// whoever has not heard hears from an exchange of lists.
 const NEWS_ROUNDS: u32 = 4;
+
+/// Packets to one partner in one round of gossip.
+const GOSSIP_PACKETS_MAX: usize = 2;
+
+/// A neighbour is told one piece of news at most so often.
+const TIMES_MAX: u32 = 12;
 
 /// What a [`Machine`] is made of.
 pub struct MachineParts {
@@ -257,7 +263,7 @@ impl Machine {
         if now >= self.timers.probe {
             self.timers.probe = now + self.health.stretch(self.config.protocol_period);
             self.forget(now);
-            self.news.expire(now, self.config.gossip_interval * (NEWS_ROUNDS * self.sends_max()));
+            self.news.expire(now, self.news_age_max());
             self.hasten_sync(now);
             self.probe_next(now, out);
         }
@@ -297,7 +303,9 @@ impl Machine {
 
     /// A connection to `id` is up. Saying so twice does no harm.
     pub fn on_link_up(&mut self, now: Timestamp, id: NodeId, out: &mut Effects) {
-        self.links.insert(id);
+        if self.links.insert(id) {
+            self.news.on_link(&id);
+        }
         self.dials.remove(&id);
         self.probes_linked(now, id, out);
         if self.leaving.is_none() && self.state_of(&id) == Some(MemberState::Dead) {
@@ -308,8 +316,8 @@ impl Machine {
     /// The connection to `id` is gone. A neighbour is probed at once.
     pub fn on_link_down(&mut self, now: Timestamp, id: NodeId) {
         self.links.remove(&id);
-        if self.leaving.is_none() && self.overlay.contains(&id) && self.check(id, None) {
-            self.timers.probe = self.timers.probe.min(now + self.config.gossip_interval);
+        if self.leaving.is_none() && self.overlay.contains(&id) {
+            self.check_soon(now, id);
         }
     }
 
@@ -432,24 +440,28 @@ impl Machine {
         let mut updates = first;
         let used: usize = updates.iter().map(Update::wire_len).sum();
         let room = crate::message::UPDATES_BYTES_MAX.saturating_sub(used);
-        let sends_max = self.sends_max();
-        self.news.take(&to, room, sends_max, &mut updates);
+        let audience = audience(&self.config, &self.overlay);
+        self.news.take(&to, room, audience, &mut updates);
         self.sent.inc(&self.metrics.sent, kind);
         self.metrics.gossip_transmitted.inc_by(updates.len() as u64);
         out.push(Effect::Send { to, packet: Packet { kind, sequence, target, updates } });
     }
 
+    /// One packet to each partner; more while there is news that was not passed on at all.
     fn gossip(&mut self, out: &mut Effects) {
-        for to in self.gossip_partners(self.config.gossip_fanout) {
-            if self.news.is_empty() {
-                return;
-            }
-            let before = out.len();
-            self.send(to, PacketKind::Gossip, 0, None, Vec::new(), out);
-            let nothing_for_it =
-                matches!(out.last(), Some(Effect::Send { packet, .. }) if packet.updates.is_empty());
-            if nothing_for_it {
-                out.truncate(before);
+        let partners = self.gossip_partners(self.config.gossip_fanout);
+        for packet in 0..GOSSIP_PACKETS_MAX {
+            for to in &partners {
+                if self.news.is_empty() || packet > 0 && !self.news.has_fresh() {
+                    return;
+                }
+                let before = out.len();
+                self.send(*to, PacketKind::Gossip, 0, None, Vec::new(), out);
+                let nothing_for_it =
+                    matches!(out.last(), Some(Effect::Send { packet, .. }) if packet.updates.is_empty());
+                if nothing_for_it {
+                    out.truncate(before);
+                }
             }
         }
     }
@@ -467,10 +479,10 @@ impl Machine {
         near
     }
 
-    /// How often one piece of news is passed on: λ · log2(n), but at least about once to each neighbour.
-    pub(crate) fn sends_max(&self) -> u32 {
-        let log = usize::BITS - self.roster.present().leading_zeros();
-        (self.config.retransmit_multiplier * log).max(2 * self.config.rings as u32)
+    /// How long news are worth telling.
+    fn news_age_max(&self) -> Duration {
+        let rounds = usize::BITS - self.roster.present().leading_zeros();
+        self.config.gossip_interval * (NEWS_ROUNDS * rounds.max(8))
     }
 
     /// Signs a newer word of this node's own, above everything that anybody has, and spreads it.
@@ -516,6 +528,13 @@ fn first_timers(config: &SwimConfig, now: Timestamp, rng: &mut StdRng) -> Timers
         sync: within(config.protocol_period),
         recontact: within(config.recontact_interval),
     }
+}
+
+/// Whom news go to: every neighbour, and where there are few, each of them so much more often.
+pub(crate) fn audience<'a>(config: &SwimConfig, overlay: &'a Overlay) -> Audience<'a> {
+    let neighbours = overlay.neighbours();
+    let sends = config.retransmit_multiplier * 2 * config.rings as u32;
+    Audience { neighbours, times: sends.div_ceil(neighbours.len().max(1) as u32).clamp(1, TIMES_MAX) }
 }
 
 /// Keeps `count` of `from`, drawn at random.

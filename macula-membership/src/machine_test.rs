@@ -211,7 +211,7 @@ fn a_silent_neighbour_is_suspected_within_a_period_and_a_half() {
             events(&out).iter().any(|event| matches!(event, Event::Suspected(_))).then(|| at.since(now));
     }
     let config = SwimConfig::default();
-    assert_eq!(suspected, Some(config.probe_timeout.mul_f64(2.5)));
+    assert_eq!(suspected, Some(config.probe_timeout.mul_f64(2.2)));
     assert!(suspected < Some(config.protocol_period.mul_f64(1.5)));
 }
 
@@ -228,7 +228,7 @@ fn every_step_of_a_probe_is_repeated_before_the_member_is_suspected() {
         steps.extend(sent.into_iter().filter(|step| *step == request || *step == ping));
     }
     assert_eq!(steps, [ping, ping, ping, request, ping, request]);
-    assert_eq!(at.since(now), SwimConfig::default().probe_timeout.mul_f64(2.5));
+    assert_eq!(at.since(now), SwimConfig::default().probe_timeout.mul_f64(2.2));
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! The news that are being spread: each piece is passed on a limited number of times, the least-passed first (SWIM §4.1).
+//! The news that are being spread: each piece goes once to each neighbour that does not know it yet.
 //!
-//! A piece that comes in again counts as passed on, too, and whoever brought it is not told: where everybody knows, a rumour
-//! dies out (the feedback and counter of Demers et al., "Epidemic algorithms", §1.4).
+//! The neighbours form a connected graph (see the overlay), so that news reach everybody who can be reached, in as many
+//! rounds as the graph is wide, and cost each member at most one message a neighbour: those who bring a piece are not told
+//! (SWIM §4.1 sends to random members instead, and so λ log n times; feedback: Demers et al., "Epidemic algorithms", §1.4).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +12,17 @@ use macula_proto::{NodeId, Timestamp};
 
 use crate::Update;
 use crate::message::RUMOUR_BYTES_MAX;
+use crate::overlay::RINGS_MAX;
 use crate::roster::keyed;
 
 /// Pieces passed over because they did not fit or are known, before a packet counts as full.
 const PASSED_OVER_MAX: usize = 128;
 
-/// Members of whom it is remembered that they know a piece.
-const KNOWERS_MAX: usize = 8;
+/// Members of whom it is remembered how often they were told a piece: as many as there can be neighbours.
+const TOLD_MAX: usize = 2 * RINGS_MAX;
+
+/// They told it themselves.
+const KNOWS: u32 = 15;
 
 /// One subject has one statement, one rumour from each suspecting member, and one death under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,35 +55,59 @@ struct Item {
     update: Update,
     place: Place,
     since: Timestamp,
-    knowers: Knowers,
+    told: Told,
     /// On the wire.
     bytes: u32,
 }
 
-/// Who is known to know a piece: they told it. A part of each id is enough; that two share it only spares one of them a
-/// message that others bring as well.
+/// How often whom was told a piece. A part of each id is enough; that two share it only spares one of them a message that
+/// others bring as well.
 #[derive(Debug, Default)]
-struct Knowers {
-    marks: [u32; KNOWERS_MAX],
+struct Told {
+    /// 28 bits of the id, four of the count.
+    marks: [u32; TOLD_MAX],
     len: u8,
 }
 
-impl Knowers {
-    fn insert(&mut self, mark: u32) {
-        if !self.contains(mark) && usize::from(self.len) < KNOWERS_MAX {
-            self.marks[usize::from(self.len)] = mark;
+impl Told {
+    fn times(&self, id: &NodeId) -> u32 {
+        self.of(mark(id)).map_or(0, |known| known & KNOWS)
+    }
+
+    fn set(&mut self, id: &NodeId, times: u32) {
+        let (mark, times) = (mark(id), times.min(KNOWS));
+        let known = &mut self.marks[..usize::from(self.len)];
+        if let Some(known) = known.iter_mut().find(|known| **known & !KNOWS == mark) {
+            *known = mark | times;
+        } else if usize::from(self.len) < TOLD_MAX {
+            self.marks[usize::from(self.len)] = mark | times;
             self.len += 1;
         }
     }
 
-    fn contains(&self, mark: u32) -> bool {
-        self.marks[..usize::from(self.len)].contains(&mark)
+    fn of(&self, mark: u32) -> Option<u32> {
+        self.marks[..usize::from(self.len)].iter().copied().find(|known| known & !KNOWS == mark)
     }
 }
 
 fn mark(id: &NodeId) -> u32 {
     let [a, b, c, d, ..] = *id.as_bytes();
-    u32::from_le_bytes([a, b, c, d])
+    u32::from_le_bytes([a, b, c, d]) & !KNOWS
+}
+
+/// Who is to be told, and how often each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Audience<'a> {
+    /// A piece that all of these know is done.
+    pub(crate) neighbours: &'a [NodeId],
+    /// At least 1; more makes up for losses where there are few neighbours.
+    pub(crate) times: u32,
+}
+
+impl Audience<'_> {
+    fn is_done(&self, told: &Told) -> bool {
+        !self.neighbours.is_empty() && self.neighbours.iter().all(|id| told.times(id) >= self.times)
+    }
 }
 
 fn topic(update: &Update) -> Topic {
@@ -111,6 +140,11 @@ impl News {
         self.queue.len()
     }
 
+    /// Whether there is a piece that was not passed on yet.
+    pub(crate) fn has_fresh(&self) -> bool {
+        self.queue.first_key_value().is_some_and(|((passed, _), _)| *passed == 0)
+    }
+
     /// Adds news that `source` brought; older news about the same subject that it makes pointless go. Returns whether
     /// something else had to be dropped for lack of room.
     pub(crate) fn push(&mut self, now: Timestamp, update: Update, source: Option<NodeId>) -> bool {
@@ -125,14 +159,14 @@ impl News {
             self.vacate(last);
         }
         let bytes = update.wire_len() as u32;
-        let mut knowers = Knowers::default();
-        source.iter().for_each(|source| knowers.insert(mark(source)));
+        let mut told = Told::default();
+        source.iter().for_each(|source| told.set(source, KNOWS));
         self.serial = self.serial.wrapping_sub(1);
         let place = (0, self.serial);
         let slot = self.free.pop().unwrap_or(self.items.len() as u32);
         match self.items.get_mut(slot as usize) {
-            Some(vacant) => *vacant = Some(Item { update, place, since: now, knowers, bytes }),
-            None => self.items.push(Some(Item { update, place, since: now, knowers, bytes })),
+            Some(vacant) => *vacant = Some(Item { update, place, since: now, told, bytes }),
+            None => self.items.push(Some(Item { update, place, since: now, told, bytes })),
         }
         self.queue.insert(place, slot);
         let (key, items) = (self.hash_key, &self.items);
@@ -140,28 +174,44 @@ impl News {
         full
     }
 
-    /// `from` told what this node knows already: it needs not be told, and others are likely to know as well.
-    pub(crate) fn heard(&mut self, from: &NodeId, update: &Update, sends_max: u32) {
+    /// `from` told what this node knows already: it needs not be told.
+    pub(crate) fn heard(&mut self, from: &NodeId, update: &Update, audience: Audience<'_>) {
         let hash = keyed(self.hash_key, &update.subject());
         let found = self.slots.find(hash, |slot| self.is_of(*slot, update));
         if let Some(slot) = found.copied()
             && let Some(item) = &mut self.items[slot as usize]
-            && !item.knowers.contains(mark(from))
         {
-            item.knowers.insert(mark(from));
-            self.count(slot, sends_max);
+            item.told.set(from, KNOWS);
+            if audience.is_done(&item.told) {
+                self.remove(slot);
+            }
         }
     }
 
-    /// Moves what fits into `room` bytes to `out` and counts it as passed on. What was passed on `sends_max` times goes.
-    pub(crate) fn take(&mut self, to: &NodeId, mut room: usize, sends_max: u32, out: &mut Vec<Update>) {
+    /// The link with `id` is new: what was sent over an old one may not have arrived.
+    pub(crate) fn on_link(&mut self, id: &NodeId) {
+        for item in self.items.iter_mut().flatten() {
+            if (1..KNOWS).contains(&item.told.times(id)) {
+                item.told.set(id, 0);
+            }
+        }
+    }
+
+    /// Moves what `to` is to be told and fits into `room` bytes to `out`, and counts it as told.
+    pub(crate) fn take(
+        &mut self,
+        to: &NodeId,
+        mut room: usize,
+        audience: Audience<'_>,
+        out: &mut Vec<Update>,
+    ) {
         let mut taken = Vec::new();
-        let (mut passed_over, mark) = (0, mark(to));
+        let mut passed_over = 0;
         for slot in self.queue.values() {
             let Some(item) = &self.items[*slot as usize] else { continue };
-            let left = room.checked_sub(item.bytes as usize);
-            let Some(rest) = left.filter(|_| !item.knowers.contains(mark) && item.update.subject() != *to)
-            else {
+            let rest = room.checked_sub(item.bytes as usize);
+            let wanted = item.told.times(to) < audience.times && item.update.subject() != *to;
+            let Some(rest) = rest.filter(|_| wanted) else {
                 passed_over += 1;
                 if passed_over > PASSED_OVER_MAX {
                     break;
@@ -176,7 +226,7 @@ impl News {
             }
         }
         for slot in taken {
-            self.count(slot, sends_max);
+            self.count(slot, to, audience);
         }
     }
 
@@ -193,14 +243,15 @@ impl News {
         }
     }
 
-    fn count(&mut self, slot: u32, sends_max: u32) {
+    fn count(&mut self, slot: u32, to: &NodeId, audience: Audience<'_>) {
         let Some(item) = &mut self.items[slot as usize] else { return };
+        item.told.set(to, item.told.times(to) + 1);
         self.queue.remove(&item.place);
         item.place.0 += 1;
-        if item.place.0 < sends_max {
-            self.queue.insert(item.place, slot);
-        } else {
+        if audience.is_done(&item.told) {
             self.vacate(slot);
+        } else {
+            self.queue.insert(item.place, slot);
         }
     }
 
@@ -261,22 +312,29 @@ mod tests {
         news.push(Timestamp::ZERO, update, None)
     }
 
+    fn audience(neighbours: &[NodeId]) -> Audience<'_> {
+        Audience { neighbours, times: 1 }
+    }
+
     fn subjects(news: &mut News, to: u8, room: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        news.take(&id(to), room, 3, &mut out);
+        news.take(&id(to), room, audience(&[id(7), id(8), id(9)]), &mut out);
         out.iter().map(|update| update.subject().as_bytes()[0]).collect()
     }
 
     #[test]
-    fn the_least_passed_goes_first_and_each_goes_only_so_often() {
+    fn the_least_passed_goes_first_and_to_each_neighbour_once() {
         let mut news = News::new(16, 7);
         push(&mut news, suspect(1, 0));
         assert_eq!(subjects(&mut news, 9, 60), [1]);
         push(&mut news, suspect(2, 0));
-        assert_eq!(subjects(&mut news, 9, 60), [2]);
-        assert_eq!(subjects(&mut news, 9, 120), [2, 1]);
-        assert_eq!(subjects(&mut news, 9, 120), [2, 1]);
-        assert!(news.is_empty(), "three times each");
+        assert_eq!(subjects(&mut news, 8, 60), [2]);
+        assert_eq!(subjects(&mut news, 8, 120), [1]);
+        assert_eq!(subjects(&mut news, 7, 120), [2, 1]);
+        assert_eq!(news.len(), 1, "all were told of the first");
+        assert_eq!(subjects(&mut news, 7, 120), []);
+        assert_eq!(subjects(&mut news, 9, 120), [2]);
+        assert!(news.is_empty());
     }
 
     #[test]
@@ -285,13 +343,25 @@ mod tests {
         news.push(Timestamp::ZERO, suspect(1, 0), Some(id(7)));
         assert!(subjects(&mut news, 7, 1_000).is_empty());
         assert!(subjects(&mut news, 1, 1_000).is_empty());
-        news.heard(&id(8), &suspect(1, 0), 3);
-        news.heard(&id(8), &suspect(1, 0), 3);
+        let neighbours = [id(7), id(8), id(9)];
+        news.heard(&id(8), &suspect(1, 0), audience(&neighbours));
         assert!(subjects(&mut news, 8, 1_000).is_empty());
-        assert_eq!(subjects(&mut news, 9, 1_000), [1]);
-        assert_eq!(news.len(), 1, "heard once more and sent once: two of three");
-        news.heard(&id(10), &suspect(1, 0), 3);
-        assert!(news.is_empty(), "everybody seems to know");
+        news.heard(&id(9), &suspect(1, 0), audience(&neighbours));
+        assert!(news.is_empty(), "everybody knows");
+    }
+
+    #[test]
+    fn where_there_are_few_each_is_told_again_and_over_a_new_link_as_well() {
+        let mut news = News::new(16, 7);
+        push(&mut news, suspect(1, 0));
+        let (neighbours, mut out) = ([id(9)], Vec::new());
+        let twice = Audience { neighbours: &neighbours, times: 2 };
+        news.take(&id(9), 1_000, twice, &mut out);
+        news.on_link(&id(9));
+        news.take(&id(9), 1_000, twice, &mut out);
+        assert_eq!((out.len(), news.len()), (2, 1));
+        news.take(&id(9), 1_000, twice, &mut out);
+        assert_eq!((out.len(), news.len()), (3, 0));
     }
 
     #[test]
@@ -303,7 +373,7 @@ mod tests {
         assert_eq!(subjects(&mut news, 9, 1_000), [1]);
         assert!(!push(&mut news, suspect(2, 0)));
         assert!(push(&mut news, suspect(3, 0)), "full");
-        assert_eq!(subjects(&mut news, 9, 1_000), [3, 2]);
+        assert_eq!(subjects(&mut news, 8, 1_000), [3, 2]);
     }
 
     #[test]

@@ -48,11 +48,13 @@ impl Overlay {
         Self { me, here, rings: vec![Ring::default(); rings], neighbours: Vec::new() }
     }
 
-    /// A member is there: it may be nearer than a neighbour.
-    pub(crate) fn insert(&mut self, member: &Statement) {
-        if self.place(member) {
+    /// A member is there: it may be nearer than a neighbour. Returns whether it is a neighbour now and was none.
+    pub(crate) fn insert(&mut self, member: &Statement) -> bool {
+        let placed = self.place(member);
+        if placed {
             self.list();
         }
+        placed
     }
 
     /// Puts a member where it is nearer than a neighbour. Returns whether it is anywhere.
@@ -78,16 +80,22 @@ impl Overlay {
         self.neighbours.dedup();
     }
 
-    /// A member is gone; `rest` are those who are still there. Costs nothing unless it was a neighbour.
-    pub(crate) fn remove<'a>(&mut self, gone: &NodeId, rest: impl Iterator<Item = &'a Statement>) {
+    /// A member is gone; `rest` are those who are still there. Costs nothing unless it was a neighbour; returns whether.
+    pub(crate) fn remove<'a>(&mut self, gone: &NodeId, rest: impl Iterator<Item = &'a Statement>) -> bool {
         if !self.contains(gone) {
-            return;
+            return false;
         }
         self.rings.fill(Ring::default());
         for member in rest {
             self.place(member);
         }
         self.list();
+        true
+    }
+
+    /// The successors on all rings.
+    pub(crate) fn successors(&self) -> impl Iterator<Item = NodeId> {
+        self.rings.iter().filter_map(|ring| ring.successor).map(|neighbour| neighbour.id)
     }
 
     /// The successor on one ring; `turn` counts round and round.

@@ -30,7 +30,7 @@ pub(crate) const PROBES_MAX: usize = 16;
 
 /// How long helpers have, in direct timeouts. They say after 0.8 of one that they have no answer either; the rest is for the
 /// way there and back.
-const INDIRECT_TIMEOUTS: f64 = 1.5;
+const INDIRECT_TIMEOUTS: f64 = 1.2;
 
 /// Requests of others to probe somebody, under way at once.
 pub(crate) const RELAYS_MAX: usize = 128;
@@ -92,14 +92,35 @@ impl Machine {
             self.start_probe(now, target, None, out);
         }
         while let Some((id, notice)) = self.checks.pop_front() {
-            // A notice is pointless once the member has a newer incarnation: somebody else has told it.
+            // A notice is pointless once the member has a newer incarnation: somebody else has told it. Without one, the
+            // member is here as a neighbour.
             let due = |entry: &Entry| {
-                entry.state().is_present() && notice.is_none_or(|told| told >= entry.incarnation())
+                let wanted = notice.map_or(self.overlay.contains(&id), |told| told >= entry.incarnation());
+                entry.state().is_present() && wanted
             };
             if self.roster.get(&id).is_some_and(due) {
                 self.start_probe(now, id, notice, out);
                 break;
             }
+        }
+        if self.checks.iter().any(|(id, _)| self.overlay.contains(id)) {
+            self.timers.probe = self.timers.probe.min(now + self.config.gossip_interval);
+        }
+    }
+
+    /// The neighbours have changed: successors that are not linked yet are probed soon, which links them.
+    pub(crate) fn link_successors(&mut self, now: Timestamp) {
+        let unlinked = |id: &NodeId| !self.links.contains(id) && !self.dials.contains(id);
+        let unlinked: Vec<NodeId> = self.overlay.successors().filter(unlinked).collect();
+        for id in unlinked {
+            self.check_soon(now, id);
+        }
+    }
+
+    /// Puts a neighbour down for a probe that does not wait for the end of the period.
+    pub(crate) fn check_soon(&mut self, now: Timestamp, id: NodeId) {
+        if self.check(id, None) {
+            self.timers.probe = self.timers.probe.min(now + self.config.gossip_interval);
         }
     }
 
@@ -332,7 +353,7 @@ impl Machine {
         let mut helpers: Vec<NodeId> = self.links.iter().copied().filter(|id| *id != target).collect();
         helpers.retain(|id| self.state_of(id) == Some(MemberState::Alive));
         draw(&mut helpers, self.config.indirect_count, &mut self.rng);
-        let wait = self.indirect_timeout() / 2;
+        let wait = self.indirect_timeout(&target) / 2;
         if let Some(probe) = self.probes.get_mut(&sequence) {
             (probe.phase, probe.deadline, probe.helpers) = (Phase::Indirect, now + wait, helpers);
         }
@@ -341,10 +362,11 @@ impl Machine {
 
     /// Half of the time that helpers have is over.
     fn ask_again(&mut self, now: Timestamp, sequence: u64, out: &mut Effects) {
-        let wait = self.indirect_timeout() / 2;
+        let Some(target) = self.probes.get(&sequence).map(|probe| probe.target) else { return };
+        let wait = self.indirect_timeout(&target) / 2;
         let Some(probe) = self.probes.get_mut(&sequence) else { return };
         (probe.phase, probe.deadline) = (Phase::Last, now + wait);
-        let (target, notice) = (probe.target, probe.notice);
+        let notice = probe.notice;
         self.ask(sequence, target, notice, out);
     }
 
@@ -361,8 +383,10 @@ impl Machine {
         }
     }
 
-    fn indirect_timeout(&self) -> Duration {
-        self.health.stretch(self.config.probe_timeout.mul_f64(INDIRECT_TIMEOUTS))
+    /// How long helpers have: four round trips if that is more than configured.
+    fn indirect_timeout(&self, target: &NodeId) -> Duration {
+        let rtt = self.rtts.get(target).copied().unwrap_or_default();
+        self.health.stretch(self.config.probe_timeout.mul_f64(INDIRECT_TIMEOUTS).max(rtt * 4))
     }
 
     /// Nobody could reach the target. Helpers that did not even say so point at this node (Lifeguard §IV-A).
