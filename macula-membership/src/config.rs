@@ -47,7 +47,8 @@ pub struct SwimConfig {
     /// Time between two attempts to reach a dead member, or the seeds when alone: how a partition that
     /// outlasted every suspicion is found healed. 100 ms – 1 h, default 30 s.
     pub recontact_interval: Duration,
-    /// How long the dead and those who left are remembered, so that old rumours do not bring them back.
+    /// How long the dead and those who left are remembered, so that old rumours do not bring them back. The addresses of
+    /// up to 64 of the dead are kept for 24 times as long, so that a partition that lasts heals by itself.
     /// 1 min – 30 days, default 1 h.
     pub forget_after: Duration,
     /// Members known at most, the dead included. 2 – 1,000,000, default 65,536.

@@ -18,6 +18,12 @@ use crate::{Event, Member, MemberState, Rumour, Statement};
 /// Up to so many members it is counted who watches a suspect; beyond, each ring has another watcher.
 const COUNTED_MONITORS_MAX: usize = 256;
 
+/// Contacts of the forgotten dead that are kept.
+pub(crate) const LOST_MAX: usize = 64;
+
+/// For how many times [`forget_after`](crate::SwimConfig::forget_after) they are kept.
+const LOST_SPANS: u32 = 24;
+
 /// At most so often a node answers somebody else who uses its name.
 const CONTEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,7 +87,7 @@ impl Machine {
                 Ordering::Greater => {}
             }
         }
-        if known.is_none() && self.roster.len() >= self.config.members_max && !self.forget_oldest() {
+        if known.is_none() && self.roster.len() >= self.config.members_max && !self.forget_oldest(now) {
             self.metrics.refuse(Refused::MembersFull);
             return;
         }
@@ -197,14 +203,19 @@ impl Machine {
             && now.since(at) >= self.config.forget_after
         {
             self.tombs.pop_front();
-            self.forget_if_gone_since(at, &id);
+            self.forget_if_gone_since(now, at, &id);
+        }
+        while let Some((at, _)) = self.lost.front()
+            && now.since(*at) >= self.config.forget_after * LOST_SPANS
+        {
+            self.lost.pop_front();
         }
     }
 
     /// Makes room: forgets the one who died or left first. Returns whether there was one.
-    fn forget_oldest(&mut self) -> bool {
+    fn forget_oldest(&mut self, now: Timestamp) -> bool {
         while let Some((at, id)) = self.tombs.pop_front() {
-            if self.forget_if_gone_since(at, &id) {
+            if self.forget_if_gone_since(now, at, &id) {
                 return true;
             }
         }
@@ -212,12 +223,18 @@ impl Machine {
     }
 
     /// The same id may have come back since, or have gone again and stand further back in the queue.
-    fn forget_if_gone_since(&mut self, at: Timestamp, id: &NodeId) -> bool {
-        let gone = self.roster.get(id).is_some_and(|entry| entry.is_gone_since(at));
-        if gone {
-            self.roster.remove(id);
+    fn forget_if_gone_since(&mut self, now: Timestamp, at: Timestamp, id: &NodeId) -> bool {
+        let Some(entry) = self.roster.get(id).filter(|entry| entry.is_gone_since(at)) else { return false };
+        if entry.state() == MemberState::Dead
+            && let Some(member) = entry.member()
+        {
+            if self.lost.len() >= LOST_MAX {
+                self.lost.pop_front();
+            }
+            self.lost.push_back((now, member.contact));
         }
-        gone
+        self.roster.remove(id);
+        true
     }
 
     /// A newer alive statement, verified.
@@ -242,6 +259,7 @@ impl Machine {
             out.push(Effect::Event(Event::Refuted(after.clone())));
         }
         if !was.is_some_and(MemberState::is_present) {
+            self.lost.retain(|(_, contact)| contact.id != id);
             self.metrics.joined.inc();
             out.push(Effect::Event(Event::Joined(after)));
         } else if before.as_ref().and_then(Entry::member).is_some_and(|before| differs(&before, &after)) {

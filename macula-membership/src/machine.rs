@@ -88,6 +88,9 @@ pub struct Machine {
     pub(crate) rtts: BTreeMap<NodeId, Duration>,
     /// The dead and the departed, in the order in which they are forgotten.
     pub(crate) tombs: VecDeque<(Timestamp, NodeId)>,
+    /// Some of the dead who are forgotten, and when: after a partition that outlasted the memory of the dead, one of them
+    /// is the way back.
+    pub(crate) lost: VecDeque<(Timestamp, Arc<Contact>)>,
     /// Exchanges of member lists that this node asked for.
     pub(crate) syncs: BTreeSet<NodeId>,
     pub(crate) leaving: Option<Leaving>,
@@ -152,6 +155,7 @@ impl Machine {
             checks: VecDeque::new(),
             rtts: BTreeMap::new(),
             tombs: VecDeque::new(),
+            lost: VecDeque::new(),
             syncs: BTreeSet::new(),
             leaving: None,
             contested: None,

@@ -381,6 +381,32 @@ fn the_departed_are_remembered_for_a_while_so_that_old_news_does_not_bring_them_
 }
 
 #[test]
+fn the_forgotten_dead_are_tried_again_until_they_are_back() {
+    let mut machine = machine(1);
+    hear(&mut machine, at(1), vec![alive(2, 5)]);
+    machine.bury(at(2), id(2), &mut Effects::new());
+    let later = at(2) + machine.config.forget_after;
+    machine.forget(later);
+    assert_eq!(machine.state_of(&id(2)), None);
+    let tries = |machine: &mut Machine, now| {
+        let mut out = Effects::new();
+        machine.recontact_next(now, &mut out);
+        out.contains(&Effect::Sync(Arc::new(contact(2))))
+    };
+    assert!(tries(&mut machine, later));
+    machine.on_sync_end(id(2), false);
+    machine.forget(later + machine.config.forget_after * 24);
+    assert!(!tries(&mut machine, later), "not for ever");
+
+    hear(&mut machine, later, vec![alive(3, 5)]);
+    machine.bury(later, id(3), &mut Effects::new());
+    let later = later + machine.config.forget_after;
+    machine.forget(later);
+    hear(&mut machine, later, vec![alive(3, 6)]);
+    assert!(machine.lost.is_empty(), "it is back");
+}
+
+#[test]
 fn a_goodbye_is_repeated_until_acknowledged() {
     let (mut machine, now) = with_peer(&[2]);
     let mut out = Effects::new();

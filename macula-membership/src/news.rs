@@ -241,6 +241,11 @@ impl News {
         for slot in stale {
             self.remove(slot);
         }
+        if self.queue.is_empty() {
+            // After a storm, the room is given back.
+            (self.items, self.free) = (Vec::new(), Vec::new());
+            self.slots = HashTable::new();
+        }
     }
 
     fn count(&mut self, slot: u32, to: &NodeId, audience: Audience<'_>) {

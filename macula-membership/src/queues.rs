@@ -1,5 +1,6 @@
 //! How full the machine's bounded collections are: for those who watch that the bounds hold.
 
+use crate::judge::LOST_MAX;
 use crate::machine::Machine;
 use crate::probe::{CHECKS_MAX, PROBES_MAX, RELAYS_MAX};
 
@@ -16,13 +17,14 @@ pub struct Queue {
 
 impl Machine {
     /// Every collection that peers can make grow, with its limit.
-    pub fn queues(&self) -> [Queue; 9] {
+    pub fn queues(&self) -> [Queue; 10] {
         let queue = |name, len, max| Queue { name, len, max };
         let config = &self.config;
         [
             queue("members", self.roster.len(), config.members_max),
             queue("suspicions", self.suspicions.len(), config.members_max),
             queue("tombs", self.tombs.len(), 2 * config.members_max),
+            queue("lost", self.lost.len(), LOST_MAX),
             queue("news", self.news.len(), config.news_max),
             queue("probes", self.probes.len(), PROBES_MAX),
             queue("relays", self.relays.len(), RELAYS_MAX),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -45,7 +46,7 @@ impl<T: Transport> Clone for Swim<T> {
 
 impl<T: Transport> std::fmt::Debug for Swim<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Swim({}, {} members)", self.shared.id.short(), self.shared.snapshot.load().len())
+        write!(f, "Swim({}, {} members)", self.shared.id.short(), self.shared.metrics.members.get())
     }
 }
 
@@ -60,6 +61,8 @@ pub(crate) struct Shared<T> {
     /// Rung when an input came or a timer may have moved.
     pub(crate) wake: Notify,
     machine: Mutex<Machine>,
+    /// The version of the machine's list; the snapshot may be older, until somebody asks for it.
+    version: AtomicU64,
     snapshot: ArcSwap<Snapshot>,
     events: broadcast::Sender<crate::Event>,
     departed: watch::Sender<bool>,
@@ -72,12 +75,6 @@ pub(crate) struct Shared<T> {
 struct Snapshot {
     version: u64,
     members: Arc<[Member]>,
-}
-
-impl Snapshot {
-    fn len(&self) -> usize {
-        self.members.len()
-    }
 }
 
 /// What a [`Swim`] may be given besides the necessary.
@@ -134,13 +131,15 @@ impl<T: Transport> Swim<T> {
             seed,
         };
         let machine = Machine::new(parts, clock.now());
-        let snapshot = Snapshot { version: machine.version(), members: Arc::new([machine.local()]) };
+        let version = machine.version();
+        let snapshot = Snapshot { version, members: Arc::new([machine.local()]) };
         let shared = Shared {
             id: machine.id(),
             transport,
             inbox: Inbox::new(config.queue_max),
             wake: Notify::new(),
             machine: Mutex::new(machine),
+            version: AtomicU64::new(version),
             snapshot: ArcSwap::from_pointee(snapshot),
             events: broadcast::channel(config.events_max).0,
             departed: watch::channel(false).0,
@@ -214,7 +213,7 @@ impl<T: Transport> Membership for Swim<T> {
     }
 
     fn members(&self) -> Arc<[Member]> {
-        self.shared.snapshot.load().members.clone()
+        self.shared.members()
     }
 
     fn subscribe(&self) -> EventReceiver {
@@ -263,7 +262,7 @@ impl<T: Transport> Membership for Swim<T> {
 }
 
 impl<T: Transport> Shared<T> {
-    /// Lets the machine do something, and does what it wants done. The lock is held throughout, so that snapshots, events
+    /// Lets the machine do something, and does what it wants done. The lock is held throughout, so that versions, events
     /// and packets leave in the machine's order; nothing in here waits.
     pub(crate) fn turn<R>(&self, act: impl FnOnce(&mut Machine, Timestamp, &mut Effects) -> R) -> R {
         let mut machine = self.machine.lock();
@@ -290,14 +289,26 @@ impl<T: Transport> Shared<T> {
     fn publish(&self, machine: &Machine) {
         self.metrics.suspects.set(machine.suspects_len() as i64);
         self.metrics.local_health.set(machine.health_score().into());
-        if self.snapshot.load().version == machine.version() {
-            return;
+        self.metrics.members.set(if machine.has_left() { 1 } else { machine.members_len() as i64 });
+        self.version.store(machine.version(), Ordering::Release);
+    }
+
+    /// The members by now. Sorting thousands at each change would cost more than all else that the machine does, so it
+    /// is done when somebody asks.
+    fn members(&self) -> Arc<[Member]> {
+        let snapshot = self.snapshot.load();
+        if snapshot.version == self.version.load(Ordering::Acquire) {
+            return snapshot.members.clone();
         }
+        let machine = self.machine.lock();
+        let version = machine.version();
         let mut members: Vec<Member> =
             if machine.has_left() { vec![machine.local()] } else { machine.members().collect() };
+        drop(machine);
         members.sort_unstable_by_key(Member::id);
-        self.metrics.members.set(members.len() as i64);
-        self.snapshot.store(Arc::new(Snapshot { version: machine.version(), members: members.into() }));
+        let members: Arc<[Member]> = members.into();
+        self.snapshot.store(Arc::new(Snapshot { version, members: members.clone() }));
+        members
     }
 
     fn perform(&self, effect: Effect) {

@@ -1,9 +1,10 @@
 //! Anti-entropy: two nodes compare their lists and exchange what differs. The machine keeps nothing between the steps, so a
 //! stream that breaks costs nothing but another try.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use macula_proto::{NodeId, Timestamp};
+use macula_proto::{Contact, NodeId, Timestamp};
 use rand::RngExt as _;
 
 use crate::effect::{Effect, Effects};
@@ -75,14 +76,14 @@ impl Machine {
 
     /// Asks for an exchange with `id`, unless enough are under way.
     pub(crate) fn sync_with(&mut self, id: NodeId, out: &mut Effects) {
-        if self.syncs.len() >= self.config.syncs_max {
-            return;
+        if let Some(member) = self.roster.get(&id).and_then(Entry::member) {
+            self.sync_at(member.contact, out);
         }
-        let member = self.roster.get(&id).and_then(Entry::member);
-        if let Some(member) = member
-            && self.syncs.insert(id)
-        {
-            out.push(Effect::Sync(member.contact));
+    }
+
+    fn sync_at(&mut self, contact: Arc<Contact>, out: &mut Effects) {
+        if self.syncs.len() < self.config.syncs_max && self.syncs.insert(contact.id) {
+            out.push(Effect::Sync(contact));
         }
     }
 
@@ -107,19 +108,25 @@ impl Machine {
         }
     }
 
-    /// Tries one of the dead again; and the seeds, when nobody else is left.
+    /// Tries one of the dead again, be it forgotten or not; and the seeds, when nobody else is left.
     pub(crate) fn recontact_next(&mut self, now: Timestamp, out: &mut Effects) {
         let jitter = self.rng.random_range(0.75..1.25);
         self.timers.recontact = now + self.config.recontact_interval.mul_f64(jitter);
         if self.roster.present() <= 1 {
             out.push(Effect::RetrySeeds);
         }
-        if self.tombs.is_empty() {
+        let candidates = self.tombs.len() + self.lost.len();
+        if candidates == 0 {
             return;
         }
-        let (_, id) = self.tombs[self.rng.random_range(0..self.tombs.len())];
-        if self.state_of(&id) == Some(MemberState::Dead) {
-            self.sync_with(id, out);
+        let drawn = self.rng.random_range(0..candidates);
+        match self.tombs.get(drawn).copied() {
+            Some((_, id)) if self.state_of(&id) == Some(MemberState::Dead) => self.sync_with(id, out),
+            Some(_) => {}
+            None => {
+                let contact = self.lost[drawn - self.tombs.len()].1.clone();
+                self.sync_at(contact, out);
+            }
         }
     }
 
