@@ -90,8 +90,13 @@ impl Roster {
     }
 
     pub(crate) fn get(&self, id: &NodeId) -> Option<&Entry> {
-        let place = self.places.find(self.hash(id), |place| self.entries[*place as usize].id() == *id)?;
-        Some(&self.entries[*place as usize])
+        self.place(id).map(|place| self.at(place))
+    }
+
+    /// Where a member is, until the next one is removed.
+    pub(crate) fn place(&self, id: &NodeId) -> Option<usize> {
+        let is_it = |place: &u32| self.entries[*place as usize].id() == *id;
+        self.places.find(self.hash(id), is_it).map(|place| *place as usize)
     }
 
     /// How many are known, the dead included.

@@ -30,6 +30,9 @@ const SEEDS_MAX: usize = 16;
 /// How often an exchange with a seed is tried that answers, but is too busy for it.
 const JOIN_ATTEMPTS: u32 = 4;
 
+/// How long an exchange with one seed waits for that with another.
+const JOIN_TURN: Duration = Duration::from_secs(1);
+
 /// SWIM over a transport. Cheap to clone; all clones are the same node.
 ///
 /// It does nothing by itself: somebody runs a [`SwimDriver`], and routes what the transport delivers to
@@ -67,6 +70,8 @@ pub(crate) struct Shared<T> {
     events: broadcast::Sender<crate::Event>,
     departed: watch::Sender<bool>,
     pub(crate) seeds: Mutex<Vec<Target>>,
+    /// Held by the exchange with a seed that is under way: the next one then only has to bring what differs.
+    joining: tokio::sync::Mutex<()>,
     /// Exchanges that others asked for.
     answering: Semaphore,
 }
@@ -144,6 +149,7 @@ impl<T: Transport> Swim<T> {
             events: broadcast::channel(config.events_max).0,
             departed: watch::channel(false).0,
             seeds: Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
             answering: Semaphore::new(config.syncs_max),
             metrics,
             clock,
@@ -345,11 +351,13 @@ impl<T: Transport> Shared<T> {
     }
 }
 
-/// Connects to a seed and exchanges member lists with it. A seed that is there but too busy is asked again.
+/// Connects to a seed and exchanges member lists with it, after those that answered sooner, unless they take long. A seed
+/// that is there but too busy is asked again.
 pub(crate) async fn join_through<T: Transport>(shared: &Shared<T>, seed: Target) -> Result<(), SyncError> {
     let patience = shared.config.stream_timeout;
     let connect = tokio::time::timeout(patience, shared.transport.connect(seed));
     let peer = connect.await.map_err(|_| SyncError::TimedOut(patience))??;
+    let _turn = tokio::time::timeout(JOIN_TURN, shared.joining.lock()).await;
     let mut pause = Duration::from_millis(250);
     for _ in 1..JOIN_ATTEMPTS {
         match exchange::ask(shared, peer.id).await {

@@ -177,35 +177,34 @@ impl Machine {
         for bucket in buckets {
             complete[bucket.index as usize] = bucket.complete;
         }
-        let mut theirs: Vec<DigestEntry> =
-            buckets.iter().flat_map(|bucket| &bucket.entries).copied().collect();
-        theirs.sort_unstable_by_key(|entry| entry.id);
-        theirs.dedup_by_key(|entry| entry.id);
-        let mut lacking: Vec<Update> = Vec::new();
-        for entry in self.roster.iter() {
-            let covered = complete[usize::from(entry.bucket())] && entry.state().is_present();
-            if covered && theirs.binary_search_by_key(&entry.id(), |entry| entry.id).is_err() {
-                self.word_on(entry, &mut lacking);
+        let mut known = vec![false; self.roster.len()];
+        let (mut lacking, mut wants) = (Vec::new(), Vec::new());
+        for entry in buckets.iter().flat_map(|bucket| &bucket.entries) {
+            let place = self.roster.place(&entry.id);
+            // Told of twice: once is enough.
+            if place.is_some_and(|place| std::mem::replace(&mut known[place], true)) {
+                continue;
             }
-        }
-        let mut wants = Vec::new();
-        for entry in &theirs {
-            match self.compare(entry) {
+            let mine = place.map(|place| self.roster.at(place));
+            match self.compare(entry, mine) {
                 Difference::None => {}
                 Difference::TheyKnowMore => wants.push(entry.id),
-                Difference::TheyKnowLess => {
-                    if let Some(entry) = self.roster.get(&entry.id) {
-                        self.word_on(entry, &mut lacking);
-                    }
-                }
+                Difference::TheyKnowLess => mine.iter().for_each(|entry| self.word_on(entry, &mut lacking)),
                 Difference::TheyDoubt => self.on_old_hearsay(now, entry.id, entry.incarnation),
+            }
+        }
+        wants.sort_unstable();
+        wants.dedup();
+        for (entry, known) in self.roster.iter().zip(known) {
+            if !known && complete[usize::from(entry.bucket())] && entry.state().is_present() {
+                self.word_on(entry, &mut lacking);
             }
         }
         exchange(lacking, &wants, last, replies);
     }
 
-    fn compare(&self, theirs: &DigestEntry) -> Difference {
-        let Some(mine) = self.roster.get(&theirs.id) else {
+    fn compare(&self, theirs: &DigestEntry, mine: Option<&Entry>) -> Difference {
+        let Some(mine) = mine else {
             let useful = theirs.state != MemberState::Dead;
             return if useful { Difference::TheyKnowMore } else { Difference::None };
         };

@@ -88,6 +88,8 @@ pub struct SimNode {
     pub(crate) inbox: VecDeque<Event>,
     /// When the next timer event of each layer is due, if one is on the agenda.
     pub(crate) timers: [Option<Timestamp>; 2],
+    /// Since when it exchanges lists with a seed.
+    pub(crate) joining: Option<Timestamp>,
     /// Exchanges of member lists that it answers.
     pub(crate) answering: usize,
     /// Its requests to other directories that are under way.
@@ -116,6 +118,7 @@ impl SimNode {
             starved: false,
             inbox: VecDeque::new(),
             timers: [None; 2],
+            joining: None,
             answering: 0,
             asking: BTreeSet::new(),
             owed: BTreeMap::new(),
@@ -177,6 +180,7 @@ impl SimNode {
         self.inbox.clear();
         self.timers = [None; 2];
         self.answering = 0;
+        self.joining = None;
         self.asking.clear();
         self.owed.clear();
     }

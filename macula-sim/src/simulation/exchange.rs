@@ -19,6 +19,12 @@ use crate::{Life, NodeIndex};
 /// How often an exchange with a seed is tried that is too busy for it.
 const JOIN_ATTEMPTS: u32 = 5;
 
+/// A node exchanges lists with one seed at a time, unless that takes longer than this.
+const JOIN_TURN: Duration = Duration::from_secs(1);
+
+/// How often it looks whether it is the next one's turn.
+const JOIN_LOOK: Duration = Duration::from_millis(50);
+
 /// Before the first retry; it doubles with each.
 const JOIN_PAUSE: Duration = Duration::from_millis(250);
 
@@ -46,11 +52,21 @@ pub(crate) struct Exchange {
 
 impl Simulation {
     pub(super) fn begin_exchange(&mut self, asker: NodeIndex, answerer: NodeIndex, join: Option<Join>) {
-        self.figures.exchanges += 1;
-        let id = ExchangeId(self.number());
         let lives = |node: NodeIndex| self.nodes[node.place()].lives;
         let (asker_lives, answerer_lives) = (lives(asker), lives(answerer));
         let join = join.map(|join| Join { seed: Some(answerer), ..join });
+        if let Some(join) = join
+            && self.nodes[asker.place()].joining.is_some_and(|since| self.now - since < JOIN_TURN)
+        {
+            let at = self.now + JOIN_LOOK;
+            self.agenda.push(at, Event::JoinAgain { from: asker, lives: asker_lives, join });
+            return;
+        }
+        self.figures.exchanges += 1;
+        let id = ExchangeId(self.number());
+        if join.is_some() {
+            self.nodes[asker.place()].joining = Some(self.now);
+        }
         let exchange = Exchange { asker, asker_lives, answerer, answerer_lives, answering: false, join };
         self.exchanges.insert(id, exchange);
         self.agenda.push(self.now + self.options.swim.stream_timeout, Event::ExchangeOver { exchange: id });
@@ -177,7 +193,10 @@ impl Simulation {
         if exchange.answering && answerer.lives == exchange.answerer_lives {
             answerer.answering = answerer.answering.saturating_sub(1);
         }
-        let asker = &self.nodes[exchange.asker.place()];
+        let asker = &mut self.nodes[exchange.asker.place()];
+        if exchange.join.is_some() && asker.lives == exchange.asker_lives {
+            asker.joining = None;
+        }
         let lives_on = asker.lives == exchange.asker_lives && asker.life != Life::Down;
         if exchange.join.is_none() && lives_on {
             self.swim_turn(exchange.asker, |machine, _, _| machine.on_sync_end(peer, done));
