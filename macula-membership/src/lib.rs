@@ -68,12 +68,12 @@
 //! |---|---|---|
 //! | neighbours on the [`rings`](SwimConfig::rings), to both sides | 2 a ring: 6 | none, until they change |
 //! | a random member every [`random_probe_every`](SwimConfig::random_probe_every) periods | until idle | 1/16 |
-//! | lists exchanged with a random member every [`sync_interval`](SwimConfig::sync_interval) | until idle | at most 1/30 |
+//! | lists exchanged with a neighbour every [`sync_interval`](SwimConfig::sync_interval) | those | none |
 //! | one of the dead every [`recontact_interval`](SwimConfig::recontact_interval), while some are remembered | none | 1/30 |
 //!
-//! In steady state that is at most 0.1 dials a node and second (0.13 while dead members are remembered), and as many that
+//! In steady state that is at most 0.07 dials a node and second (0.1 while dead members are remembered), and as many that
 //! are accepted; links that the transport closes after being idle for `t` seconds add `0.2 t` to the six: 18 with the
-//! usual 60 s. A newcomer dials its successors, is dialled by its predecessors, and exchanges lists some five times more
+//! usual 60 s. A newcomer dials its successors at once, is dialled by its predecessors, and exchanges lists some five times more
 //! within its first half minute; whoever dies or leaves costs his neighbours one dial a ring and side. Requests to
 //! [`indirect_count`](SwimConfig::indirect_count) helpers go over any open link and keep it open, so where packets are
 //! lost there are more. A pool smaller than all of this closes the links that were used longest ago, which are not the
