@@ -176,10 +176,9 @@ fn oversized_values_and_batches_are_refused() {
     assert_eq!(node.store().len(), 2);
 }
 
-#[test]
-fn endless_referrals_to_ever_closer_liars_end_within_the_budget() {
-    let (mut node, _) = victim();
-    let config = KademliaConfig::default();
+/// Looks something up where everybody who is asked answers and knows twenty more that are closer than all before, at the
+/// addresses that `addr` gives them. How many were asked, and what came of it.
+fn in_an_endless_chain(node: &mut Node, addr: impl Fn(u32) -> [u8; 4]) -> (usize, Done) {
     let target = Key::derive("attack", &Realm::default(), "target");
     let mut out = Vec::new();
     node.peer_up(now(1), honest(0), &mut out);
@@ -189,22 +188,21 @@ fn endless_referrals_to_ever_closer_liars_end_within_the_budget() {
     out.clear();
     node.find(now(started), Op(1), target, Some(1), &mut out);
     let (mut asked, mut made, mut millis) = (0, 0, started);
-    let done = loop {
+    loop {
         let effects = std::mem::take(&mut out);
         if let Some(done) = effects.iter().find_map(|effect| match effect {
             Effect::Done { outcome, .. } => Some(outcome.clone()),
             _ => None,
         }) {
-            break done;
+            return (asked, done);
         }
         for effect in effects {
             let Effect::Send { id, request: Request::Find(find), .. } = effect else { continue };
             asked += usize::from(find.key == target);
             millis += 1;
-            // All answer, and each knows twenty more that are closer than all before.
             let contacts = (0..20).map(|_| {
                 made += 1;
-                at(near(target.as_bytes(), (made / 20).min(200) as usize, made), [12, 0, 0, 1])
+                at(near(target.as_bytes(), (made / 20).min(200) as usize, made), addr(made))
             });
             let found = Findings { contacts: contacts.collect(), ..Findings::default() };
             node.on_response(now(millis), id, Response::Found(found), &mut out);
@@ -212,10 +210,23 @@ fn endless_referrals_to_ever_closer_liars_end_within_the_budget() {
         millis += 1;
         node.on_timeout(now(millis), &mut out);
         assert!(millis < 60_000, "no end");
-    };
+    }
+}
+
+#[test]
+fn endless_referrals_to_ever_closer_liars_end_within_the_budget() {
+    let config = KademliaConfig::default();
+    let (mut node, _) = victim();
+    let (asked, done) = in_an_endless_chain(&mut node, |_| [12, 0, 0, 1]);
     assert!(matches!(done, Done::Found(Ok(ref found)) if found.records.is_empty()), "{done:?}");
-    assert!(asked <= config.lookup_requests_max, "{asked} requests");
+    assert!(asked <= 1 + config.subnets.lookup_max, "{asked} were asked, all but one in one subnet");
     assert!(node.table().len() <= 1 + config.subnets.table_max, "they answered, but are of one subnet");
+
+    let (mut node, _) = victim();
+    let everywhere = |n: u32| [12, (n >> 8) as u8, n as u8, 1];
+    let (asked, done) = in_an_endless_chain(&mut node, everywhere);
+    assert!(matches!(done, Done::Found(Ok(ref found)) if found.records.is_empty()), "{done:?}");
+    assert!((config.k..=config.lookup_requests_max).contains(&asked), "{asked} requests");
 }
 
 #[test]
@@ -236,4 +247,61 @@ fn records_flooded_from_one_subnet_leave_room_for_others() {
     );
     let other = SecretKey::from_seed([77; 32]);
     assert_eq!(store(&mut node, vec![record_of(&other, here, 10, [11, 1, 1, 1])]), [None]);
+}
+
+/// Lets all time up to `end` pass for a node whose requests are all answered with nothing; says what it asked for when, in
+/// milliseconds.
+fn answered_with_nothing(node: &mut Node, out: &mut Vec<Effect>, end: u64) -> Vec<(u64, NodeId, Key)> {
+    let (mut asked, mut millis) = (Vec::new(), 1);
+    loop {
+        for effect in std::mem::take(out) {
+            let Effect::Send { id, to, request: Request::Find(find), .. } = effect else { continue };
+            asked.push((millis, to.id, find.key));
+            node.on_response(now(millis), id, Response::Found(Findings::default()), out);
+        }
+        if out.is_empty() {
+            let due = node.deadline().map_or(end, |due| due.since_start().as_millis() as u64 + 1);
+            millis = millis.max(due);
+            if millis >= end {
+                return asked;
+            }
+            node.on_timeout(now(millis), out);
+        }
+    }
+}
+
+#[test]
+fn the_neighbourhood_is_looked_up_again_soon_after_the_join_and_then_ever_less_often() {
+    let (mut node, _) = victim();
+    let mut out = Vec::new();
+    node.peer_up(now(1), honest(0), &mut out);
+    let asked = answered_with_nothing(&mut node, &mut out, 3_600_000);
+    let own: Key = node.local().id.into();
+    let mut times: Vec<u64> =
+        asked.iter().filter(|(_, _, key)| *key == own).map(|(at, ..)| at / 1_000).collect();
+    times.dedup();
+    let pauses: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!((times[0], pauses[0]), (0, 15), "{times:?}");
+    assert!((48..=60).contains(&pauses[1]) && (192..=240).contains(&pauses[2]), "{times:?}");
+    assert!(pauses[3..].iter().all(|pause| (720..=900).contains(pause)), "{times:?}");
+}
+
+#[test]
+fn who_surrounds_a_key_in_the_table_is_not_on_all_paths() {
+    let (mut node, _) = victim();
+    let target = Key::derive("attack", &Realm::default(), "surrounded");
+    let (mut out, seed) = (Vec::new(), at(near(target.as_bytes(), 0, 1), [10, 0, 0, 1]));
+    node.peer_up(now(1), seed.clone(), &mut out);
+    for n in 0..200 {
+        let liar = at(near(target.as_bytes(), 1 + (n % 20) as usize, 100 + n), [10, 0, 0, 2]);
+        node.peer_up(now(2), liar, &mut out);
+    }
+    answered_with_nothing(&mut node, &mut out, 10_000);
+    let mut asked_over = |paths| {
+        node.find(now(10_000), Op(paths as u64), target, Some(paths), &mut out);
+        let asked = answered_with_nothing(&mut node, &mut out, 10_001);
+        asked.iter().any(|(_, to, key)| *to == seed.id && *key == target)
+    };
+    assert!(!asked_over(1), "twenty liars are closer");
+    assert!(asked_over(2), "whom it knows for longest is asked as well");
 }
