@@ -334,6 +334,44 @@ pub struct Publish {
     pub headers: BTreeMap<String, String>,
 }
 
+/// Body of `POST /v1/publish-acknowledged`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PublishAcknowledged {
+    /// The message.
+    #[serde(flatten)]
+    pub message: Publish,
+    /// How long to wait for everybody to take it, in milliseconds.
+    pub within_ms: u64,
+}
+
+/// Answer to `POST /v1/publish-acknowledged`: who took the message, and who did not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Whether everybody took it who should.
+    pub complete: bool,
+    /// Nodes of which every subscription that wants it took it.
+    pub taken: Vec<String>,
+    /// Nodes that did not take it, as far as is known.
+    pub missed: Vec<Missed>,
+    /// Queue groups, and the node whose member took it.
+    pub groups: BTreeMap<String, String>,
+    /// Queue groups of which no member took it.
+    pub unserved: Vec<String>,
+    /// Remote nodes at most that the directory counted without naming them.
+    pub unnamed: usize,
+    /// Look-ups that did not succeed in time.
+    pub unresolved: usize,
+}
+
+/// A node that did not take a message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Missed {
+    /// Which.
+    pub node: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// Answer to `POST /v1/publish`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Published {

@@ -25,15 +25,7 @@ pub(crate) async fn publish(
     State(node): State<Node>,
     Json(request): Json<api::Publish>,
 ) -> Result<Json<api::Published>, Failure> {
-    let (bytes, content_type) = request.payload.to_bytes().map_err(Failure::invalid)?;
-    let mut message = Publish::new(&request.topic, (bytes, content_type)).map_err(Failure::from)?;
-    if let Some(realm) = realm(request.realm.as_deref())? {
-        message = message.realm(realm);
-    }
-    for (name, value) in request.headers {
-        message = message.header(&name, value);
-    }
-    let published = node.publish_with(message).await?;
+    let published = node.publish_with(message(request)?).await?;
     Ok(Json(api::Published {
         peers: published.peers,
         local: published.local,
@@ -43,6 +35,43 @@ pub(crate) async fn publish(
         groups: published.groups,
         unserved: published.unserved,
     }))
+}
+
+pub(crate) async fn publish_acknowledged(
+    State(node): State<Node>,
+    Json(request): Json<api::PublishAcknowledged>,
+) -> Result<Json<api::Acknowledged>, Failure> {
+    let within = Duration::from_millis(request.within_ms);
+    let acknowledged = node.publish_acknowledged(message(request.message)?, within).await?;
+    let missed = |missed: &macula::Missed| api::Missed {
+        node: missed.node.to_string(),
+        reason: missed.reason.to_string(),
+    };
+    Ok(Json(api::Acknowledged {
+        complete: acknowledged.is_complete(),
+        taken: acknowledged.taken.iter().map(ToString::to_string).collect(),
+        missed: acknowledged.missed.iter().map(missed).collect(),
+        groups: acknowledged
+            .groups
+            .iter()
+            .map(|(group, node)| (group.to_string(), node.to_string()))
+            .collect(),
+        unserved: acknowledged.unserved.iter().map(ToString::to_string).collect(),
+        unnamed: acknowledged.unnamed,
+        unresolved: acknowledged.unresolved,
+    }))
+}
+
+fn message(request: api::Publish) -> Result<Publish, Failure> {
+    let (bytes, content_type) = request.payload.to_bytes().map_err(Failure::invalid)?;
+    let mut message = Publish::new(&request.topic, (bytes, content_type)).map_err(Failure::from)?;
+    if let Some(realm) = realm(request.realm.as_deref())? {
+        message = message.realm(realm);
+    }
+    for (name, value) in request.headers {
+        message = message.header(&name, value);
+    }
+    Ok(message)
 }
 
 /// Query of `GET /v1/subscribe`.
@@ -107,7 +136,31 @@ async fn forward(
             send(lines, &SubscribeEvent::Lagged { lost: lagged - lost }).await?;
             lost = lagged;
         }
-        send(lines, &SubscribeEvent::Message(shown(&message))).await?;
+        let line =
+            Line { text: line(&SubscribeEvent::Message(shown(&message))), message, lines: lines.downgrade() };
+        lines.send(Ok(Bytes::from_owner(line))).await.ok()?;
+    }
+}
+
+/// A message on its way to the client. It is dropped, and so acknowledged, when it has been written to the socket; if the
+/// client goes away before that, it is declined.
+struct Line {
+    text: Vec<u8>,
+    message: Message,
+    lines: mpsc::WeakSender<Result<Bytes, Infallible>>,
+}
+
+impl AsRef<[u8]> for Line {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.lines.upgrade().is_none_or(|lines| lines.is_closed()) {
+            self.message.decline();
+        }
     }
 }
 
@@ -153,9 +206,13 @@ pub(crate) async fn send(
     lines: &mpsc::Sender<Result<Bytes, Infallible>>,
     document: &impl Serialize,
 ) -> Option<()> {
+    lines.send(Ok(line(document).into())).await.ok()
+}
+
+fn line(document: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(document).expect("our documents have string keys only");
     line.push(b'\n');
-    lines.send(Ok(line.into())).await.ok()
+    line
 }
 
 fn shown(message: &Message) -> api::Message {

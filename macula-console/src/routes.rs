@@ -64,6 +64,7 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/join", post(join))
         .route("/v1/leave", post(leave))
         .route("/v1/publish", post(messages::publish))
+        .route("/v1/publish-acknowledged", post(messages::publish_acknowledged))
         .route("/v1/subscribe", get(messages::subscribe))
         .route("/v1/call", post(messages::call))
         .route("/v1/serve", get(serve::serve))

@@ -211,6 +211,12 @@ pub(crate) struct Publish {
     /// Header, as key=value; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) header: Vec<(String, String)>,
+    /// Wait until everybody who subscribes took it, and say who did; exit code 10 if somebody did not
+    #[arg(long)]
+    pub(crate) ack: bool,
+    /// How long to wait for that, as in 500ms, 5s, 1m
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s", requires = "ack")]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Args)]

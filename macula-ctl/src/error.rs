@@ -18,6 +18,9 @@ pub(crate) enum CliError {
     /// The node said no.
     #[error("{}", .0.message)]
     Node(ErrorInfo),
+    /// Somebody did not take a message that was to be acknowledged.
+    #[error("{0}")]
+    Missed(String),
     /// The node could not be started.
     #[error("{message}")]
     Start { message: String, hint: Option<String>, in_use: bool },
@@ -50,6 +53,7 @@ impl CliError {
             Self::Node(info) => info.hint.as_deref(),
             Self::Start { hint, .. } => hint.as_deref(),
             Self::Broken(_) => Some("see the node's log; `macula_ctl nodes` lists what runs"),
+            Self::Missed(_) => Some("`macula_ctl members` lists who is there"),
             Self::Io { .. } => None,
         }
     }
@@ -71,6 +75,7 @@ impl CliError {
                 ErrorCode::Conflict => 9,
                 _ => 1,
             },
+            Self::Missed(_) => 10,
             Self::Start { in_use: true, .. } => 9,
             Self::Start { .. } | Self::Broken(_) | Self::Io { .. } => 1,
         })

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use support::{NodeProcess, User};
 
@@ -84,4 +87,82 @@ fn a_group_shares_the_work_and_goes_on_when_a_member_is_killed() {
     let wrong = user.ctl(&["--node", "b", "subscribe", "jobs.*", "--group", "two words"]);
     assert_eq!(wrong.code(), 2);
     assert!(wrong.stderr().contains("the name of a group is made of"), "{}", wrong.stderr());
+}
+
+#[test]
+fn an_acknowledged_message_says_who_took_it_and_who_did_not() {
+    let user = User::new();
+    let nodes = mesh(&user, &["a", "b", "c"]);
+    let mut first = user.stream(&["--node", "b", "subscribe", "t", "-o", "ndjson"], "subscribed to t");
+    let _second = user.stream(&["--node", "c", "subscribe", "#", "-o", "ndjson"], "subscribed to #");
+    let acknowledged = user.json(&["--node", "a", "publish", "t", "1", "--ack"]);
+    assert_eq!(acknowledged["complete"], true, "{acknowledged}");
+    assert_eq!(acknowledged["taken"].as_array().unwrap().len(), 2);
+    assert_eq!(first.json()["payload"], 1);
+
+    nodes[2].signal("STOP");
+    let silent = user.ctl(&["--node", "a", "publish", "t", "2", "--ack", "--timeout", "1s"]);
+    nodes[2].signal("CONT");
+    assert_eq!(silent.code(), 10, "{}", silent.stderr());
+    assert!(silent.stderr().contains(&format!("{}: no answer", nodes[2].id())), "{}", silent.stderr());
+    assert_eq!(first.json()["payload"], 2);
+    assert!(user.metric("a", "macula_pubsub_acknowledgements_total", "Taken") >= 3.0);
+}
+
+/// Publishes numbers from `from` on, each to be acknowledged, until `stop`; returns those that everybody took.
+fn publish_until(user: &User, node: &str, from: u64, stop: &AtomicBool) -> (u64, Vec<u64>) {
+    let (mut next, mut acknowledged) = (from, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let args =
+            ["--node", node, "publish", "t", &next.to_string(), "--ack", "--timeout", "2s", "-o", "json"];
+        let outcome = user.ctl(&args);
+        let report: Option<Value> = serde_json::from_str(&outcome.stdout()).ok();
+        if report.is_some_and(|report| report["complete"] == true && report["taken"] != json!([])) {
+            acknowledged.push(next);
+        }
+        next += 1;
+    }
+    (next, acknowledged)
+}
+
+fn payloads(text: &str) -> Vec<u64> {
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter_map(|message| message["payload"].as_u64()).collect()
+}
+
+#[test]
+fn what_was_acknowledged_was_delivered_whenever_either_side_is_killed() {
+    let user = User::new();
+    let seed = user.start("seed", &[]);
+    let join = seed.addr();
+    let mut numbers = 0;
+    let mut total = 0;
+    for (round, (after_ms, kills)) in
+        [(200, "b"), (700, "b"), (450, "a"), (1_100, "a")].into_iter().enumerate()
+    {
+        let a = user.start("a", &["--join", &join]);
+        let b = user.start("b", &["--join", &join]);
+        ["a", "b"].iter().for_each(|name| user.wait_for_members(name, 3));
+        let mut stream = user.stream(&["--node", "b", "subscribe", "t", "-o", "ndjson"], "subscribed to t");
+        let stop = AtomicBool::new(false);
+        let (next, acknowledged) = std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| publish_until(&user, "a", numbers, &stop));
+            // tidy: allow(sleep): the moment of the kill is what is varied
+            std::thread::sleep(Duration::from_millis(after_ms));
+            if kills == "a" { &a } else { &b }.signal("KILL");
+            stop.store(true, Ordering::Relaxed);
+            publishing.join().unwrap()
+        });
+        numbers = next;
+        if kills == "a" { b } else { a }.kill();
+        let delivered = payloads(&stream.rest());
+        assert!(delivered.is_sorted_by(|one, next| one < next), "round {round}: {delivered:?}");
+        let lost: Vec<&u64> = acknowledged.iter().filter(|number| !delivered.contains(number)).collect();
+        assert!(
+            lost.is_empty(),
+            "round {round}: acknowledged and not delivered: {lost:?} of {acknowledged:?}"
+        );
+        total += acknowledged.len();
+    }
+    assert!(total > 20, "only {total} were acknowledged");
 }

@@ -118,6 +118,8 @@ kinds! {
     DHT_NOTIFIED = 21;
     /// A published message.
     PUBLISH = 24;
+    /// What became of published messages that are to be acknowledged.
+    PUBLISHED = 25;
     /// A call.
     CALL = 32;
     /// A call's result, or one part of it.

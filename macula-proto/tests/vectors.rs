@@ -310,6 +310,8 @@ fn frames_of_pubsub() {
     };
     let picked =
         wire::Publish { groups: vec!["workers".into()], grouped: true, headers: vec![], ..publish.clone() };
+    let acknowledged = wire::Publish { acknowledge: 300, headers: vec![], ..publish.clone() };
+    let acks = wire::PublishAcks { epoch: 9, taken: vec![300, 301], lagged: vec![302], ..Default::default() };
     let handed_over = wire::Publish { handed_over: true, ..picked.clone() };
     check_file(
         "pubsub.txt",
@@ -330,6 +332,8 @@ fn frames_of_pubsub() {
                 handed_over,
                 b"21.5",
             ),
+            frame("publish-acknowledged", "To be acknowledged.", FrameKind::PUBLISH, acknowledged, b"21.5"),
+            frame("published", "Two were taken, one was not.", FrameKind::PUBLISHED, acks, b""),
             body(
                 "grouped-interest",
                 "All below home, once for its own and once as a member of a group.",

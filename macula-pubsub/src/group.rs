@@ -165,6 +165,11 @@ impl Pick {
         Self { group, members }
     }
 
+    /// How many can still be tried.
+    pub(crate) fn left(&self) -> usize {
+        self.members.len()
+    }
+
     /// The next to try.
     pub(crate) fn next(&mut self) -> Option<Member> {
         self.members.pop()

@@ -23,15 +23,22 @@
 //! 4. Use it: [`PubSub::subscribe`], [`PubSub::publish`].
 //! 5. After the directory was restarted: [`PubSub::replay`].
 //!
+//! # At least once
+//! [`PubSub::publish_acknowledged`] waits until each subscribing node that is known then says that its subscriptions took the
+//! message, or did not, and sends it again over each new connection meanwhile. A message counts as taken when the
+//! application has received and dropped it. It is given to no subscription twice by one run of its node, as far as the 4,096 last
+//! numbers of a publisher are remembered. What waits to be acknowledged is bounded by
+//! [`unacked_bytes`](PubSubConfig::unacked_bytes) for each peer. Nothing is promised past the end of the call.
+//!
 //! # What is promised
 //! Per publisher and topic in order, and nothing twice within one subscriber process (as far as the bounded window of
-//! [`window_topics`](PubSubConfig::window_topics) remembers). At most once: nothing is sent again. All
-//! queues are bounded; what is lost is counted and shown to the caller. A message goes straight from its publisher
+//! [`window_topics`](PubSubConfig::window_topics) remembers). At most once, unless an acknowledgement
+//! is waited for: nothing is sent again. All queues are bounded; what is lost is counted and shown to the caller. A message goes straight from its publisher
 //! to each subscribing node, in one copy a node.
 //!
 //! # What is not there
 //! No fan-out tree: a topic with very many remote subscribers costs its publisher one copy each, and a topic with
-//! more subscribers than the directory returns reaches only those that it returned. No at-least-once delivery, no retained values. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
+//! more subscribers than the directory returns reaches only those that it returned. No retained values. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
 //!
 //! # Example
 //! ```
@@ -60,6 +67,8 @@
 //!
 //! This crate must not know about SWIM or the insides of Kademlia.
 
+mod acknowledged;
+mod acks;
 mod announce;
 mod bus;
 #[cfg(feature = "testing")]
@@ -80,12 +89,14 @@ mod pattern;
 mod publish;
 mod pubsub;
 mod reading;
+mod receipt;
 mod receive;
 mod route;
 mod subscription;
 mod trie;
 mod window;
 
+pub use acknowledged::{Acknowledged, MissReason, Missed};
 pub use bus::Bus;
 pub use error::{PayloadError, PublishError, SubscribeError};
 pub use filter::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TESTS_MAX, Filter, FilterError};
@@ -99,7 +110,8 @@ pub use message::{
     CONTENT_TYPE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers, Message, Payload,
 };
 pub use metrics::{
-    DropLabels, DropReason, FilterLabels, FilterPlace, PubSubMetrics, RefuseLabels, RefuseReason,
+    AckLabels, AckOutcome, DropLabels, DropReason, FilterLabels, FilterPlace, PubSubMetrics, RefuseLabels,
+    RefuseReason,
 };
 pub use options::{LagPolicy, PubSubConfig, PublishOptions, SubscribeOptions};
 pub use pattern::{Pattern, PatternError};

@@ -12,15 +12,18 @@
 //! The first frame to a peer dials; while that lasts, only this peer's frames wait. Frames never overtake each
 //! other. What waits is bounded, and is given up when whoever published it stops waiting.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use macula_proto::{Contact, Frame, NodeId};
 use macula_transport::{LaneError, LaneId, LaneSender, Target, Transport, TransportError};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
+
+use crate::acks::Number;
 
 /// How many messages for a queue group a peer is not picked for after it could not be reached.
 const PASSES: u32 = 32;
@@ -30,12 +33,15 @@ pub(crate) struct Link {
     peer: NodeId,
     state: Mutex<State>,
     limits: LinkLimits,
+    /// Counts frames that are sent again.
+    resent: Counter,
 }
 
 /// What bounds a link.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LinkLimits {
     pub(crate) waiting_bytes_max: usize,
+    pub(crate) unacked_bytes_max: usize,
     pub(crate) dial_timeout: Duration,
 }
 
@@ -46,6 +52,9 @@ struct State {
     lane: Option<LaneSender>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// Frames that are sent again on each new connection, until they are forgotten.
+    unacked: BTreeMap<Number, Unacked>,
+    unacked_bytes: usize,
     draining: bool,
     /// What is being sent waits for room in the lane.
     blocked: bool,
@@ -56,7 +65,25 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     frame: Frame,
-    outcome: oneshot::Sender<Sent>,
+    whose: Whose,
+}
+
+/// Who wants to know what became of a frame.
+#[derive(Debug)]
+enum Whose {
+    /// Somebody who waits for it to be sent.
+    Plain(oneshot::Sender<Sent>),
+    /// Somebody who waits for more than that; see [`State::unacked`].
+    Entrusted(Number),
+}
+
+#[derive(Debug)]
+struct Unacked {
+    frame: Frame,
+    /// It is among those that wait.
+    waits: bool,
+    /// A lane took it at least once.
+    was_sent: bool,
 }
 
 /// How it ended for a frame that had to wait.
@@ -86,17 +113,19 @@ pub(crate) enum Offered {
 }
 
 impl Link {
-    pub(crate) fn new(contact: Contact, limits: LinkLimits) -> Self {
+    pub(crate) fn new(contact: Contact, limits: LinkLimits, resent: Counter) -> Self {
         let state = State {
             contact,
             lane: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            unacked: BTreeMap::new(),
+            unacked_bytes: 0,
             draining: false,
             blocked: false,
             passes: 0,
         };
-        Self { peer: state.contact.id, state: Mutex::new(state), limits }
+        Self { peer: state.contact.id, state: Mutex::new(state), limits, resent }
     }
 
     pub(crate) fn peer(&self) -> NodeId {
@@ -155,8 +184,7 @@ impl Link {
             return Offered::Full;
         }
         let (tell, outcome) = oneshot::channel();
-        state.waiting_bytes = bytes;
-        state.waiting.push_back(Waiting { frame, outcome: tell });
+        state.wait(frame, Whose::Plain(tell));
         if !std::mem::replace(&mut state.draining, true) {
             drop(state);
             tasks.spawn(self.clone().drain(transport.clone()));
@@ -164,8 +192,65 @@ impl Link {
         Offered::Waits(waits_for, outcome)
     }
 
-    /// Sends what waits, until nothing does.
+    /// Sends a frame, and sends it again on each new connection, before all that is newer, until it is
+    /// [forgotten](Self::forget). `false`: too much is unacknowledged.
+    pub(crate) fn entrust<T: Transport>(
+        self: &Arc<Self>,
+        number: Number,
+        frame: Frame,
+        transport: &T,
+        tasks: &TaskTracker,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let bytes = state.unacked_bytes + frame.wire_len();
+        if bytes > self.limits.unacked_bytes_max && !state.unacked.is_empty() {
+            return false;
+        }
+        state.unacked_bytes = bytes;
+        let mut unacked = Unacked { frame: frame.clone(), waits: false, was_sent: false };
+        match state.try_send(frame) {
+            Attempt::Sent => unacked.was_sent = true,
+            Attempt::Lost => {}
+            Attempt::Back(frame) => {
+                state.wait(frame, Whose::Entrusted(number));
+                unacked.waits = true;
+            }
+        }
+        let waits = unacked.waits;
+        state.unacked.insert(number, unacked);
+        if waits && !std::mem::replace(&mut state.draining, true) {
+            drop(state);
+            tasks.spawn(self.clone().drain(transport.clone()));
+        }
+        true
+    }
+
+    /// Nobody waits for this one any more. Returns whether a lane took it at least once.
+    pub(crate) fn forget(&self, number: Number) -> bool {
+        let mut state = self.state.lock();
+        let Some(unacked) = state.unacked.remove(&number) else { return false };
+        state.unacked_bytes -= unacked.frame.wire_len();
+        unacked.was_sent
+    }
+
+    /// Dials if the connection is gone and something is unacknowledged.
+    pub(crate) fn resume<T: Transport>(self: &Arc<Self>, transport: &T, tasks: &TaskTracker) {
+        let mut state = self.state.lock();
+        let stands = state.lane.as_ref().is_some_and(|lane| !lane.is_closed());
+        if stands || state.draining || state.unacked.is_empty() {
+            return;
+        }
+        state.lane = None;
+        state.draining = true;
+        drop(state);
+        tasks.spawn(self.clone().drain(transport.clone()));
+    }
+
+    /// Sends what is unacknowledged and what waits, until nothing does.
     async fn drain<T: Transport>(self: Arc<Self>, transport: T) {
+        if self.state.lock().owes() && self.lane(&transport).await.is_none() {
+            self.fail_all();
+        }
         while let Some(waiting) = self.next_waiting() {
             self.send(&transport, waiting).await;
         }
@@ -182,7 +267,7 @@ impl Link {
                         biased;
                         sent = lane.send(frame) => Some(sent),
                         // Nobody waits for it any more.
-                        () = waiting.outcome.closed() => None,
+                        () = waiting.whose.gives_up() => None,
                     };
                     self.state.lock().blocked = false;
                     let Some(sent) = sent else { return };
@@ -193,7 +278,7 @@ impl Link {
             match sent {
                 Ok(()) => {
                     self.state.lock().passes = 0;
-                    let _ = waiting.outcome.send(Sent::Yes);
+                    self.tell(waiting.whose, Sent::Yes);
                     return;
                 }
                 Err(LaneError::Closed(back) | LaneError::Full(back)) => waiting.frame = back,
@@ -201,8 +286,12 @@ impl Link {
             }
             self.state.lock().lane = None;
         }
-        let _ = waiting.outcome.send(Sent::Failed);
+        self.tell(waiting.whose, Sent::Failed);
         self.fail_all();
+    }
+
+    fn tell(&self, whose: Whose, sent: Sent) {
+        self.state.lock().tell(whose, sent);
     }
 
     async fn lane<T: Transport>(&self, transport: &T) -> Option<LaneSender> {
@@ -215,6 +304,7 @@ impl Link {
         }
         match tokio::time::timeout(self.limits.dial_timeout, dial(transport, contact)).await {
             Ok(Ok(lane)) => {
+                self.send_again(&lane).await.ok()?;
                 self.state.lock().lane = Some(lane.clone());
                 Some(lane)
             }
@@ -233,7 +323,7 @@ impl Link {
         let mut state = self.state.lock();
         while let Some(waiting) = state.waiting.pop_front() {
             state.waiting_bytes -= waiting.frame.wire_len();
-            if !waiting.outcome.is_closed() {
+            if !state.is_given_up(&waiting.whose) {
                 return Some(waiting);
             }
         }
@@ -245,9 +335,27 @@ impl Link {
         let mut state = self.state.lock();
         state.waiting_bytes = 0;
         state.passes = PASSES;
-        for waiting in state.waiting.drain(..) {
-            let _ = waiting.outcome.send(Sent::Failed);
+        for waiting in std::mem::take(&mut state.waiting) {
+            state.tell(waiting.whose, Sent::Failed);
         }
+    }
+
+    /// On a new lane: first what older ones may have lost.
+    async fn send_again(&self, lane: &LaneSender) -> Result<(), LaneError> {
+        let unacked: Vec<(Number, Frame)> = {
+            let state = self.state.lock();
+            let lost = state.unacked.iter().filter(|(_, unacked)| !unacked.waits);
+            lost.map(|(number, unacked)| (*number, unacked.frame.clone())).collect()
+        };
+        for (number, frame) in unacked {
+            lane.send(frame).await?;
+            if let Some(unacked) = self.state.lock().unacked.get_mut(&number)
+                && std::mem::replace(&mut unacked.was_sent, true)
+            {
+                self.resent.inc();
+            }
+        }
+        Ok(())
     }
 }
 
@@ -257,7 +365,47 @@ enum Attempt {
     Lost,
 }
 
+impl Whose {
+    /// Waits until nobody waits for the frame to be sent.
+    async fn gives_up(&mut self) {
+        match self {
+            Self::Plain(outcome) => outcome.closed().await,
+            Self::Entrusted(_) => std::future::pending().await,
+        }
+    }
+}
+
 impl State {
+    fn wait(&mut self, frame: Frame, whose: Whose) {
+        self.waiting_bytes += frame.wire_len();
+        self.waiting.push_back(Waiting { frame, whose });
+    }
+
+    fn is_given_up(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Plain(outcome) => outcome.is_closed(),
+            Whose::Entrusted(number) => !self.unacked.contains_key(number),
+        }
+    }
+
+    fn tell(&mut self, whose: Whose, sent: Sent) {
+        match whose {
+            // Whoever offered it may have stopped waiting.
+            Whose::Plain(outcome) => drop(outcome.send(sent)),
+            Whose::Entrusted(number) => {
+                if let Some(unacked) = self.unacked.get_mut(&number) {
+                    unacked.waits = false;
+                    unacked.was_sent |= sent == Sent::Yes;
+                }
+            }
+        }
+    }
+
+    /// Whether a new lane has to carry something again.
+    fn owes(&self) -> bool {
+        self.lane.is_none() && self.unacked.values().any(|unacked| !unacked.waits)
+    }
+
     /// Hands the frame to the lane if nothing is before it.
     fn try_send(&mut self, frame: Frame) -> Attempt {
         let Some(lane) = self.lane.as_ref().filter(|_| !self.draining) else { return Attempt::Back(frame) };
@@ -298,8 +446,12 @@ mod tests {
     #[tokio::test]
     async fn only_a_full_lane_wants_room() {
         let transport = MemoryNetwork::new(1).node(1);
-        let limits = LinkLimits { waiting_bytes_max: 1_000, dial_timeout: Duration::from_secs(1) };
-        let link = Arc::new(Link::new(transport.local(), limits));
+        let limits = LinkLimits {
+            waiting_bytes_max: 1_000,
+            unacked_bytes_max: 1_000,
+            dial_timeout: Duration::from_secs(1),
+        };
+        let link = Arc::new(Link::new(transport.local(), limits, Counter::default()));
         let frame = || Frame::new(FrameKind::PUBLISH, &wire::Publish::default(), Bytes::new()).unwrap();
         let offer = || link.offer(frame(), false, &transport, &TaskTracker::new());
         let (lane, mut queue) = lane_queue(10_000);

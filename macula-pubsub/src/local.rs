@@ -11,6 +11,7 @@ use crate::group::{GROUPS_MAX, Scope};
 use crate::interest::Want;
 use crate::mailbox::{Mailbox, Offer, Parked};
 use crate::message::Content;
+use crate::receipt::{Outcome, Tracker};
 use crate::{
     Group, LagPolicy, Pattern, Payload, SubscribeError, SubscribeOptions, SubscriptionId, SubscriptionInfo,
     Trie,
@@ -55,6 +56,13 @@ pub(crate) struct Delivery {
     /// Subscribers whose filter does not let it through.
     pub(crate) filtered: u64,
     parked: Vec<Parked>,
+}
+
+/// A message that is offered.
+struct Offering<'a> {
+    content: &'a Content,
+    may_wait: bool,
+    tracker: Option<&'a Tracker>,
 }
 
 impl LocalTable {
@@ -188,6 +196,18 @@ impl Delivery {
         may_wait: bool,
         scope: &Scope,
     ) -> Self {
+        Self::offer_tracked(subscribers, content, may_wait, scope, None)
+    }
+
+    /// The same, with a receipt for each copy.
+    pub(crate) fn offer_tracked(
+        subscribers: &[Arc<Subscriber>],
+        content: &Content,
+        may_wait: bool,
+        scope: &Scope,
+        tracker: Option<Tracker>,
+    ) -> Self {
+        let offer = Offering { content, may_wait, tracker: tracker.as_ref() };
         let mut delivery = Self::default();
         let mut groups: BTreeMap<&Group, Vec<&Arc<Subscriber>>> = BTreeMap::new();
         for subscriber in subscribers {
@@ -200,19 +220,27 @@ impl Delivery {
                 continue;
             }
             match group {
-                None => delivery.give(subscriber, content, may_wait),
+                None => delivery.give(subscriber, &offer),
                 Some(group) => groups.entry(group).or_default().push(subscriber),
             }
         }
         for members in groups.into_values() {
-            delivery.give_to_one(members, content, may_wait);
+            delivery.give_to_one(members, &offer);
+        }
+        match tracker {
+            Some(tracker) if delivery.is_for_nobody() => tracker.none(match delivery.filtered {
+                0 => Outcome::Nobody,
+                _ => Outcome::Unwanted,
+            }),
+            _ => {}
         }
         delivery
     }
 
-    fn give(&mut self, subscriber: &Subscriber, content: &Content, may_wait: bool) {
-        let message = content.to_message(subscriber.id, &subscriber.want.pattern);
-        match subscriber.mailbox.offer(message, may_wait) {
+    fn give(&mut self, subscriber: &Subscriber, offer: &Offering<'_>) {
+        let mut message = offer.content.to_message(subscriber.id, &subscriber.want.pattern);
+        message.receipt = offer.tracker.map(Tracker::receipt);
+        match subscriber.mailbox.offer(message, offer.may_wait) {
             Offer::Taken { evicted } => {
                 self.taken += 1;
                 self.lost += evicted;
@@ -224,13 +252,14 @@ impl Delivery {
     }
 
     /// Gives a message to the member of a group with the shortest queue that has room; members with equal ones take turns.
-    fn give_to_one(&mut self, mut members: Vec<&Arc<Subscriber>>, content: &Content, may_wait: bool) {
+    fn give_to_one(&mut self, mut members: Vec<&Arc<Subscriber>>, offer: &Offering<'_>) {
+        let content = offer.content;
         let turn = (content.sequence % members.len() as u64) as usize;
         members.rotate_left(turn);
         members.sort_by_cached_key(|member| member.mailbox.load(content.payload.bytes.len()));
         let before = (self.taken, self.refused, self.parked.len());
         for member in members {
-            self.give(member, content, may_wait);
+            self.give(member, offer);
             // Only one that has just gone changes nothing.
             if (self.taken, self.refused, self.parked.len()) != before {
                 self.groups += 1;
@@ -239,10 +268,9 @@ impl Delivery {
         }
     }
 
-    /// Whether it was for anybody here, be it that they had no room.
-    #[cfg(feature = "testing")]
-    pub(crate) fn reached_anybody(&self) -> bool {
-        self.taken + self.refused + self.parked.len() > 0
+    /// Whether there is no copy, not even one for which there is no room.
+    pub(crate) fn is_for_nobody(&self) -> bool {
+        self.taken + self.refused + self.parked.len() == 0
     }
 
     /// The numbers so far.

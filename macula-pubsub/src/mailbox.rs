@@ -187,6 +187,9 @@ impl Mailbox {
 
     fn take(&self, state: &mut State) -> Option<Message> {
         let message = state.pop()?;
+        if let Some(receipt) = &message.receipt {
+            receipt.received();
+        }
         state.counts.delivered += 1;
         self.admit(state);
         Some(message)

@@ -134,7 +134,7 @@ impl MemoryBus {
             let scope = Scope { grouped: true, groups: groups.collect(), handed_over: false };
             let delivery = Delivery::offer(subscribers, &content, may_wait, &scope);
             published.groups += delivery.groups;
-            if delivery.reached_anybody() {
+            if !delivery.is_for_nobody() {
                 published.peers += usize::from(node.id != self.node.id);
                 deliveries.push((node.id, delivery));
             }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use macula_proto::limits::PAYLOAD_BYTES_MAX;
 use macula_proto::{Frame, FrameKind, Name, NodeId, Realm, wire};
 
+use crate::acks::Number;
 use crate::group::{GROUPS_MAX, Scope};
+use crate::receipt::Receipt;
 use crate::{Group, Pattern, PayloadError, SubscriptionId};
 
 /// Longest content type, in bytes.
@@ -67,6 +69,24 @@ pub struct Message {
     pub subscription: SubscriptionId,
     /// That subscription's pattern.
     pub pattern: Pattern,
+    /// For a publisher that waits for an acknowledgement.
+    pub(crate) receipt: Option<Receipt>,
+}
+
+impl Message {
+    /// Acknowledges the message now, if its publisher waits for that. Otherwise this happens when the message (and all its
+    /// clones) is dropped, unless by a panic.
+    pub fn acknowledge(&mut self) {
+        self.receipt = None;
+    }
+
+    /// Says to a publisher that waits for an acknowledgement that the message was lost here. Dropping it does not take that
+    /// back.
+    pub fn decline(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            receipt.lost();
+        }
+    }
 }
 
 impl Payload {
@@ -163,11 +183,26 @@ impl Content {
             sequence: self.sequence,
             subscription,
             pattern: pattern.clone(),
+            receipt: None,
         }
     }
 
     /// The frame for every remote subscriber in `scope`. The publisher's id is left out: it is the sender's.
     pub(crate) fn to_frame(&self, wait: Duration, scope: &Scope) -> Result<Frame, PayloadError> {
+        self.encode(wait, scope, None)
+    }
+
+    /// The same, to be acknowledged.
+    pub(crate) fn to_frame_with(
+        &self,
+        wait: Duration,
+        scope: &Scope,
+        number: Number,
+    ) -> Result<Frame, PayloadError> {
+        self.encode(wait, scope, Some(number))
+    }
+
+    fn encode(&self, wait: Duration, scope: &Scope, number: Option<Number>) -> Result<Frame, PayloadError> {
         let headers = self.payload.headers.iter();
         let header = wire::Publish {
             realm: self.realm.to_wire(),
@@ -181,6 +216,7 @@ impl Content {
             groups: scope.groups.iter().map(ToString::to_string).collect(),
             grouped: scope.grouped,
             handed_over: scope.handed_over,
+            acknowledge: number.map_or(0, |Number(number)| number),
         };
         Frame::new(FrameKind::PUBLISH, &header, self.payload.bytes.clone()).map_err(PayloadError::Frame)
     }
@@ -194,6 +230,8 @@ pub(crate) struct Incoming {
     pub(crate) wait: Duration,
     /// Whom this copy is for.
     pub(crate) scope: Scope,
+    /// If it is to be acknowledged.
+    pub(crate) number: Option<Number>,
 }
 
 /// Why an incoming frame is refused.
@@ -231,7 +269,9 @@ impl Incoming {
         payload.check().map_err(|_| BadFrame::Malformed)?;
         let wait = Duration::from_millis(header.wait_millis.into());
         let (epoch, sequence) = (header.epoch, header.sequence);
-        Ok(Self { content: Content { realm, topic, payload, publisher: from, epoch, sequence }, wait, scope })
+        let number = (header.acknowledge > 0).then_some(Number(header.acknowledge));
+        let content = Content { realm, topic, payload, publisher: from, epoch, sequence };
+        Ok(Self { content, wait, scope, number })
     }
 }
 

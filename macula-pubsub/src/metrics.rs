@@ -34,6 +34,10 @@ pub struct PubSubMetrics {
     pub group_unserved: Counter,
     /// Received messages for a queue group of which no member here wants it.
     pub group_missed: Counter,
+    /// Answers to messages that are to be acknowledged, and answers that did not come, by what became of the message.
+    pub acknowledgements: Family<AckLabels, Counter>,
+    /// Copies sent again over a new connection, because they were not acknowledged.
+    pub resent: Counter,
     /// Published messages whose look-ups failed or timed out.
     pub unresolved: Counter,
     /// Subscriptions made.
@@ -70,6 +74,24 @@ pub enum DropReason {
 pub struct DropLabels {
     /// Why.
     pub reason: DropReason,
+}
+
+/// Labels of [`PubSubMetrics::acknowledgements`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AckLabels {
+    /// What became of the copy.
+    pub outcome: AckOutcome,
+}
+
+/// What became of a copy that is to be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum AckOutcome {
+    /// Everybody there who wants it took it.
+    Taken,
+    /// Nobody there wants it after all.
+    Unwanted,
+    /// Not everybody there took it, as far as is known.
+    Missed,
 }
 
 /// Where a filter was evaluated.
@@ -140,6 +162,16 @@ impl PubSubMetrics {
             "Received messages for a group that nobody here is in",
             self.group_missed.clone(),
         );
+        registry.register(
+            "acknowledgements",
+            "What became of copies that are to be acknowledged",
+            self.acknowledgements.clone(),
+        );
+        registry.register(
+            "resent",
+            "Copies sent again because they were not acknowledged",
+            self.resent.clone(),
+        );
         registry.register("unresolved", "Messages whose look-ups did not succeed", self.unresolved.clone());
         registry.register("subscriptions_added", "Subscriptions made", self.subscriptions_added.clone());
         registry.register("subscriptions_removed", "Subscriptions ended", self.subscriptions_removed.clone());
@@ -164,6 +196,10 @@ impl PubSubMetrics {
         }
     }
 
+    pub(crate) fn acknowledge(&self, outcome: AckOutcome) {
+        self.acknowledgements.get_or_create(&AckLabels { outcome }).inc();
+    }
+
     pub(crate) fn refuse(&self, reason: RefuseReason) {
         self.refused.get_or_create(&RefuseLabels { reason }).inc();
     }
@@ -181,6 +217,8 @@ impl Default for PubSubMetrics {
             duplicates: Counter::default(),
             refused: Family::default(),
             filtered: Family::default(),
+            acknowledgements: Family::default(),
+            resent: Counter::default(),
             group_handovers: Counter::default(),
             group_unserved: Counter::default(),
             group_missed: Counter::default(),

@@ -103,6 +103,8 @@ pub struct PubSubConfig {
     pub dial_timeout: Duration,
     /// Most bytes that wait for one peer's connection, besides the connection's own queue. Default 1 MiB.
     pub link_queue_bytes: usize,
+    /// Most bytes that are kept for one peer until it has acknowledged them. Default 4 MiB.
+    pub unacked_bytes: usize,
     /// The longest that a publisher's [`PublishOptions::wait`] is honoured by this node's subscribers. Default 5 s.
     pub wait_max: Duration,
     /// Most (publisher, topic) pairs in the de-duplication window. Default 65,536, about 20 MiB when full.
@@ -122,6 +124,7 @@ impl Default for PubSubConfig {
             lookup_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(10),
             link_queue_bytes: 1024 * 1024,
+            unacked_bytes: 4 * 1024 * 1024,
             wait_max: Duration::from_secs(5),
             window_topics: 65_536,
             subscriptions_max: 1_000_000,

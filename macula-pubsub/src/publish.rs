@@ -125,7 +125,12 @@ impl Departure {
 }
 
 impl<T: Transport, D: Directory> Inner<T, D> {
-    fn may_publish(&self, realm: &Realm, topic: &Name, payload: &Payload) -> Result<(), PublishError> {
+    pub(crate) fn may_publish(
+        &self,
+        realm: &Realm,
+        topic: &Name,
+        payload: &Payload,
+    ) -> Result<(), PublishError> {
         if self.local.is_closed() {
             return Err(PublishError::Closed);
         }
@@ -137,6 +142,18 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         Ok(())
     }
 
+    /// A message of this node that has no number yet.
+    pub(crate) fn content(&self, realm: &Realm, topic: &Name, payload: Payload) -> Content {
+        Content {
+            realm: realm.clone(),
+            topic: topic.clone(),
+            payload,
+            publisher: self.me,
+            epoch: self.epoch,
+            sequence: 0,
+        }
+    }
+
     /// Finds out who wants the message and hands it over. Returns also how many look-ups did not succeed.
     async fn send(
         &self,
@@ -146,14 +163,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         options: PublishOptions,
         started: Instant,
     ) -> Result<(Departure, usize), PublishError> {
-        let content = Content {
-            realm: realm.clone(),
-            topic: topic.clone(),
-            payload,
-            publisher: self.me,
-            epoch: self.epoch,
-            sequence: 0,
-        };
+        let content = self.content(realm, topic, payload);
         loop {
             let route = self.routes.get(realm, topic, self.clock.now(), &self.metrics);
             let unresolved = route.ready(started + self.config.lookup_timeout).await;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acks::{Awaited, Remembered};
 use crate::announce::Announcer;
 use crate::link::LinkLimits;
 use crate::local::{LocalTable, Subscriber};
@@ -48,6 +49,8 @@ pub(crate) struct Inner<T: Transport, D: Directory> {
     pub(crate) announcer: Arc<Announcer<D>>,
     pub(crate) routes: Routes<D>,
     pub(crate) windows: [Mutex<Window>; WINDOW_SHARDS],
+    pub(crate) awaited: Arc<Awaited>,
+    pub(crate) remembered: Arc<Remembered>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -66,15 +69,21 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     ) -> Self {
         let me = transport.local().id;
         let metrics = PubSubMetrics::default();
-        let limits =
-            LinkLimits { waiting_bytes_max: config.link_queue_bytes, dial_timeout: config.dial_timeout };
+        let limits = LinkLimits {
+            waiting_bytes_max: config.link_queue_bytes,
+            unacked_bytes_max: config.unacked_bytes,
+            dial_timeout: config.dial_timeout,
+        };
+        let resent = metrics.resent.clone();
         let inner = Inner {
             me,
             epoch,
             local: LocalTable::new(config.subscriptions_max),
             announcer: Arc::new(Announcer::new(directory.clone(), metrics.announce_failures.clone())),
-            routes: Routes::new(directory, liveness, me, config.max_cache_size.get(), limits),
+            routes: Routes::new(directory, liveness, me, config.max_cache_size.get(), limits, resent),
             windows: std::array::from_fn(|_| Mutex::new(Window::new(config.window_topics / WINDOW_SHARDS))),
+            awaited: Arc::default(),
+            remembered: Arc::default(),
             tasks: TaskTracker::new(),
             transport,
             gate,
@@ -142,8 +151,10 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             () = stop.cancelled() => {}
             () = inner.announcer.maintain() => {}
             () = inner.sweep() => {}
+            () = inner.tell_publishers() => {}
         }
         inner.local.close();
+        inner.tell_waiting_publishers();
         let farewell = async {
             inner.announcer.withdraw_all().await;
             inner.tasks.close();

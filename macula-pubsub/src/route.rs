@@ -18,6 +18,7 @@ use dashmap::DashMap;
 use macula_dht::{Directory, DirectoryError, Watch};
 use macula_proto::{Contact, Gate, Key, Liveness, Name, NodeId, Realm, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::interest;
@@ -37,6 +38,7 @@ pub(crate) struct Routes<D> {
     me: NodeId,
     routes_max: usize,
     link_limits: LinkLimits,
+    resent: Counter,
     /// No route that was given up has used a sequence number above this. New routes begin here, so that numbers
     /// of a topic never go back.
     sequence_floor: AtomicU64,
@@ -86,6 +88,7 @@ impl<D: Directory> Routes<D> {
         me: NodeId,
         routes_max: usize,
         link_limits: LinkLimits,
+        resent: Counter,
     ) -> Self {
         Self {
             directory,
@@ -96,6 +99,7 @@ impl<D: Directory> Routes<D> {
             me,
             routes_max,
             link_limits,
+            resent,
             sequence_floor: AtomicU64::new(0),
             outside_generation: AtomicU64::new(0),
         }
@@ -230,7 +234,7 @@ impl<D: Directory> Routes<D> {
             link.learn(contact);
             return link;
         }
-        let link = Arc::new(Link::new(contact.clone(), self.link_limits));
+        let link = Arc::new(Link::new(contact.clone(), self.link_limits, self.resent.clone()));
         links.insert(contact.id, Arc::downgrade(&link));
         link
     }

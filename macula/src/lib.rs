@@ -93,8 +93,9 @@ pub use macula_proto::{
     Access, Action, AllowAll, Contact, Forbidden, Gate, Key, Name, NameError, NodeId, Realm, RealmError,
 };
 pub use macula_pubsub::{
-    Filter, FilterError, Group, GroupError, Headers, LagPolicy, Message, Pattern, PatternError, PublishError,
-    PublishOptions, Published, RouteInfo, SubscribeError, SubscribeOptions, Subscription, SubscriptionInfo,
+    Acknowledged, Filter, FilterError, Group, GroupError, Headers, LagPolicy, Message, MissReason, Missed,
+    Pattern, PatternError, PublishError, PublishOptions, Published, RouteInfo, SubscribeError,
+    SubscribeOptions, Subscription, SubscriptionInfo,
 };
 pub use macula_rpc::{
     Call, CallError, CallRequest, Handler, HandlerError, RegisterError, RegisterOptions, Registration,

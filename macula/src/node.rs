@@ -29,7 +29,7 @@ use crate::data_dir::DataDir;
 use crate::join::{Joined, Presence};
 use crate::message::Publish;
 use crate::supervisor::{Supervisor, TaskStatus};
-use crate::{Error, IntoPayload, Published, StartError, thread};
+use crate::{Acknowledged, Error, IntoPayload, Published, StartError, thread};
 
 /// One node of a mesh. Cheap to clone; all clones are the same node, and when the last goes without
 /// [`shutdown`](Self::shutdown), the node stops without saying goodbye.
@@ -349,6 +349,36 @@ impl Node {
         let realm = message.realm.unwrap_or_else(|| self.realm());
         let pubsub = &self.inner.core.pubsub;
         Ok(pubsub.publish_with(&realm, &message.topic, message.payload, message.options).await?)
+    }
+
+    /// Publishes a message and waits until everybody who subscribes now took it, for at most `within`; says who did. What may
+    /// be lost with a connection is sent again. "Took it" means that the application received the message and dropped it.
+    ///
+    /// ```no_run
+    /// # async fn example(node: macula::Node) -> Result<(), macula::Error> {
+    /// use std::time::Duration;
+    /// use macula::Publish;
+    ///
+    /// let order = Publish::new("shop.web", "three apples")?;
+    /// let acknowledged = node.publish_acknowledged(order, Duration::from_secs(5)).await?;
+    /// for missed in &acknowledged.missed {
+    ///     eprintln!("{}: {}", missed.node, missed.reason);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Publish`]; nothing was sent then. That somebody did not take it is no error.
+    pub async fn publish_acknowledged(
+        &self,
+        message: Publish,
+        within: Duration,
+    ) -> Result<Acknowledged, Error> {
+        let realm = message.realm.unwrap_or_else(|| self.realm());
+        let pubsub = &self.inner.core.pubsub;
+        let Publish { topic, payload, options, .. } = message;
+        Ok(pubsub.publish_acknowledged(&realm, &topic, payload, options, within).await?)
     }
 
     /// The live subscriptions.

@@ -1,9 +1,13 @@
 //! Publish, subscribe and call.
 
 use std::io::Read;
+use std::time::Duration;
 
 use hyper::Method;
-use macula_console::api::{Call, CallResult, Encoding, Message, Payload, Publish, Published, SubscribeEvent};
+use macula_console::api::{
+    Acknowledged, Call, CallResult, Encoding, Message, Payload, Publish, PublishAcknowledged, Published,
+    SubscribeEvent,
+};
 
 use crate::cli::{self, Format};
 use crate::client::Client;
@@ -21,6 +25,9 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
         payload: input(&args.message)?,
         headers: args.header.iter().cloned().collect(),
     };
+    if args.ack {
+        return publish_acknowledged(client, format, body, args.timeout).await;
+    }
     let published: Published = client.send(Method::POST, "/v1/publish", &body).await?;
     if format != Format::Table {
         return output::one(format, &published, String::new);
@@ -38,6 +45,41 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
         }
     }
     Ok(())
+}
+
+async fn publish_acknowledged(
+    client: &Client,
+    format: Format,
+    message: Publish,
+    within: Duration,
+) -> Result<(), CliError> {
+    let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+    let body = PublishAcknowledged { message, within_ms };
+    let acknowledged: Acknowledged = client.send(Method::POST, "/v1/publish-acknowledged", &body).await?;
+    if format == Format::Table {
+        let (nodes, groups) = (acknowledged.taken.len(), acknowledged.groups.len());
+        output::say(&format!("taken by {nodes} nodes and {groups} queue groups"));
+    } else {
+        output::one(format, &acknowledged, String::new)?;
+    }
+    if acknowledged.complete { Ok(()) } else { Err(CliError::Missed(not_taken(&acknowledged))) }
+}
+
+/// Who did not take a message, in words.
+fn not_taken(acknowledged: &Acknowledged) -> String {
+    let missed = acknowledged.missed.iter().map(|missed| format!("{}: {}", missed.node, missed.reason));
+    let unserved =
+        acknowledged.unserved.iter().map(|group| format!("queue group {group}: no member took it"));
+    let mut reasons: Vec<String> = missed.chain(unserved).collect();
+    for (count, what) in [
+        (acknowledged.unnamed, "nodes at most: the directory counts them and does not name them"),
+        (acknowledged.unresolved, "look-ups of who subscribes did not succeed"),
+    ] {
+        if count > 0 {
+            reasons.push(format!("{count} {what}"));
+        }
+    }
+    format!("not everybody took it: {}", reasons.join("; "))
 }
 
 pub(crate) async fn subscribe(
