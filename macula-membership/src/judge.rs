@@ -8,7 +8,7 @@ use macula_proto::{NodeId, Timestamp};
 
 use crate::effect::{Effect, Effects};
 use crate::machine::{Machine, audience};
-use crate::message::{PacketKind, Update};
+use crate::message::{PacketKind, UPDATES_BYTES_MAX, Update};
 use crate::metrics::Refused;
 use crate::overlay::monitors;
 use crate::roster::Entry;
@@ -23,6 +23,13 @@ pub(crate) const LOST_MAX: usize = 64;
 
 /// For how many times [`forget_after`](crate::SwimConfig::forget_after) they are kept.
 const LOST_SPANS: u32 = 24;
+
+/// What is told to somebody who passes on old hearsay, in bytes: half a packet, so that what he must hear about himself
+/// fits as well.
+const RIGHT_BYTES_MAX: usize = UPDATES_BYTES_MAX / 2;
+
+/// How often a node refutes within the shortest time that a suspicion lasts, at most.
+const REFUTATIONS_A_SUSPICION: u32 = 3;
 
 /// At most so often a node answers somebody else who uses its name.
 const CONTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -87,12 +94,17 @@ impl Machine {
                 Ordering::Greater => {}
             }
         }
-        if known.is_none() && self.roster.len() >= self.config.members_max && !self.forget_oldest(now) {
+        let full = known.is_none() && self.roster.len() >= self.config.members_max;
+        if full && self.tombs.is_empty() {
             self.metrics.refuse(Refused::MembersFull);
             return;
         }
         if statement.verify(&*self.verifier).is_err() {
             self.metrics.refuse(Refused::Forged);
+            return;
+        }
+        if full && !self.forget_oldest(now) {
+            self.metrics.refuse(Refused::MembersFull);
             return;
         }
         match statement.presence() {
@@ -124,6 +136,7 @@ impl Machine {
         }
         let rumour = Rumour { incarnation: entry.incarnation(), ..rumour };
         match entry.state() {
+            MemberState::Alive if self.suspicions.is_proven(now, &rumour.id) => return false,
             MemberState::Alive => self.suspect(now, rumour, source, out),
             MemberState::Suspect if self.suspicions.confirm(rumour.id, rumour.by) => {
                 self.spread(now, Update::Suspect(rumour), source);
@@ -134,11 +147,16 @@ impl Machine {
     }
 
     /// Somebody holds this node for dead or dying. Only a rumour about the very incarnation that it lives under is
-    /// worth an answer: nobody can have a newer word that this node has not signed.
+    /// worth an answer: nobody can have a newer word that this node has not signed. And soon after the last one there is no
+    /// need for another: whoever has that one believes no hearsay for a while, and who suspects this node for a reason of its
+    /// own tells it again.
     pub(crate) fn refute(&mut self, now: Timestamp, rumour: Rumour) {
-        if self.leaving.is_some() || rumour.incarnation != self.own().incarnation() {
+        let pause = self.shortest_suspicion() / REFUTATIONS_A_SUSPICION;
+        let paused = self.refuted.is_some_and(|at| now.since(at) < pause);
+        if paused || self.leaving.is_some() || rumour.incarnation != self.own().incarnation() {
             return;
         }
+        self.refuted = Some(now);
         self.raise(now, rumour.incarnation);
         self.health.worsen(1);
         self.metrics.refutations.inc();
@@ -184,6 +202,36 @@ impl Machine {
         self.spread(now, Update::Suspect(rumour), source);
         self.metrics.suspected.inc();
         self.tell(&id, Event::Suspected, out);
+    }
+
+    /// A suspicion is half over: whoever has a newer word of its subject [says so](Self::put_right). If it began here, its
+    /// subject hears of it from this node itself: others may hold it for proven, and not pass the rumour on.
+    pub(crate) fn remind(&mut self, now: Timestamp, id: NodeId, by: u64) {
+        if by == self.mark {
+            self.check(id, None);
+        }
+        if let Some(entry) = self.roster.get(&id) {
+            let rumour = Rumour { id, incarnation: entry.incarnation(), by };
+            self.spread(now, Update::Suspect(rumour), None);
+        }
+    }
+
+    /// Somebody passes on hearsay that its subject's own word, known here, has refuted or made pointless: what to tell him, as
+    /// far as there is room in one packet. That word may be this node's own.
+    pub(crate) fn put_right(&self, update: &Update, told: &mut Vec<Update>) {
+        let (Update::Suspect(rumour) | Update::Dead(rumour)) = update else { return };
+        let Some(entry) = self.roster.get(&rumour.id) else { return };
+        let is_old = match entry.state() {
+            MemberState::Left => rumour.incarnation <= entry.incarnation(),
+            MemberState::Alive | MemberState::Suspect | MemberState::Dead => {
+                rumour.incarnation < entry.incarnation()
+            }
+        };
+        let word = Update::Statement(entry.statement().clone());
+        let bytes = told.iter().chain([&word]).map(Update::wire_len).sum::<usize>();
+        if is_old && bytes <= RIGHT_BYTES_MAX && !told.contains(&word) {
+            told.push(word);
+        }
     }
 
     /// A suspicion ran out.
@@ -252,6 +300,11 @@ impl Machine {
         if self.overlay.insert(statement) {
             self.link_successors(now);
         }
+        let said = before.as_ref().and_then(Entry::member);
+        if said.is_some_and(|said| said.incarnation < after.incarnation && !differs(&said, &after)) {
+            // A newer word that says nothing new refutes something that somebody said.
+            self.suspicions.prove(now, id, now + self.shortest_suspicion());
+        }
         let was = before.as_ref().map(Entry::state);
         if was == Some(MemberState::Suspect) && state == MemberState::Alive {
             self.suspicions.end(&id);
@@ -298,11 +351,15 @@ impl Machine {
         }
     }
 
+    /// How long a suspicion lasts at least.
+    fn shortest_suspicion(&self) -> Duration {
+        let scale = (self.roster.present().max(10) as f64).log10();
+        self.config.suspect_timeout.mul_f64(scale)
+    }
+
     /// How long a suspicion of `entry` lasts now (Lifeguard §IV-B).
     fn span(&self, entry: &Entry) -> Span {
-        let present = self.roster.present();
-        let scale = (present.max(10) as f64).log10();
-        let min = self.config.suspect_timeout.mul_f64(scale);
+        let (present, min) = (self.roster.present(), self.shortest_suspicion());
         let watchers = if present <= COUNTED_MONITORS_MAX {
             monitors(entry.statement(), self.config.rings, self.roster.present_statements())
         } else {

@@ -85,6 +85,8 @@
 //!
 //! This crate must not know about directory keys, topics or procedures.
 
+#[cfg(test)]
+mod attack_test;
 mod codec;
 mod config;
 #[cfg(feature = "testing")]

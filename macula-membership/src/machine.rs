@@ -18,7 +18,7 @@ use crate::overlay::{Overlay, positions};
 use crate::probe::{Probe, Relay};
 use crate::roster::{Entry, Roster};
 use crate::statement::Presence;
-use crate::suspicion::Suspicions;
+use crate::suspicion::{Due, Suspicions};
 use crate::{Incarnation, Member, MemberState, Rumour, Statement, SwimConfig, Tags, TagsError};
 
 /// News go round in fewer rounds of gossip than the binary logarithm of the number of members. After so many times more,
@@ -96,6 +96,8 @@ pub struct Machine {
     pub(crate) leaving: Option<Leaving>,
     /// When this node last raised its incarnation because somebody else used its name.
     pub(crate) contested: Option<Timestamp>,
+    /// When this node last refuted what others said of it.
+    pub(crate) refuted: Option<Timestamp>,
     sequence: u64,
     pub(crate) turn: u32,
     /// Until the next exchange of member lists: short after a start, then longer and longer.
@@ -159,6 +161,7 @@ impl Machine {
             syncs: BTreeSet::new(),
             leaving: None,
             contested: None,
+            refuted: None,
             sequence: 0,
             turn: 0,
             sync_pause: config.protocol_period,
@@ -259,8 +262,11 @@ impl Machine {
             self.resend_goodbye(now, out);
             return;
         }
-        while let Some(id) = self.suspicions.expired(now) {
-            self.bury(now, id, out);
+        while let Some(due) = self.suspicions.due(now) {
+            match due {
+                Due::Reminder(id, by) => self.remind(now, id, by),
+                Due::End(id) => self.bury(now, id, out),
+            }
         }
         self.expire_probes(now, out);
         self.expire_relays(now, out);
@@ -286,12 +292,17 @@ impl Machine {
     /// A datagram arrived from the authenticated peer `from`.
     pub fn on_packet(&mut self, now: Timestamp, from: NodeId, packet: &Packet, out: &mut Effects) {
         self.received.inc(&self.metrics.received, packet.kind);
+        let mut told = Vec::new();
         for update in &packet.updates {
             self.on_update(now, Some(from), update, out);
+            self.put_right(update, &mut told);
+        }
+        if packet.kind != PacketKind::Ping && !told.is_empty() {
+            self.send(from, PacketKind::Gossip, 0, None, std::mem::take(&mut told), out);
         }
         match packet.kind {
             PacketKind::Ping => {
-                let told = self.belief_to_refute(&from);
+                told.extend(self.belief_to_refute(&from));
                 self.send(from, PacketKind::Ack, packet.sequence, None, told, out);
             }
             PacketKind::Ack => self.on_ack(now, from, packet.sequence, out),

@@ -147,10 +147,16 @@ impl News {
 
     /// Adds news that `source` brought; older news about the same subject that it makes pointless go. Returns whether
     /// something else had to be dropped for lack of room.
+    ///
+    /// Whoever says one thing after the other, each before the last has gone round, is passed on after everybody else.
     pub(crate) fn push(&mut self, now: Timestamp, update: Update, source: Option<NodeId>) -> bool {
         let subject = update.subject();
+        let mut hurried = false;
         match topic(&update) {
-            Topic::Statement => self.retract(&subject, |_| true),
+            Topic::Statement => {
+                hurried = self.is_spread(&subject);
+                self.retract(&subject, |_| true);
+            }
             Topic::Death => self.retract(&subject, |topic| topic != Topic::Statement),
             again @ Topic::Suspicion { .. } => self.retract(&subject, |topic| topic == again),
         }
@@ -162,7 +168,7 @@ impl News {
         let mut told = Told::default();
         source.iter().for_each(|source| told.set(source, KNOWS));
         self.serial = self.serial.wrapping_sub(1);
-        let place = (0, self.serial);
+        let place = (u32::from(hurried), self.serial);
         let slot = self.free.pop().unwrap_or(self.items.len() as u32);
         match self.items.get_mut(slot as usize) {
             Some(vacant) => *vacant = Some(Item { update, place, since: now, told, bytes }),
@@ -258,6 +264,15 @@ impl News {
         } else {
             self.queue.insert(item.place, slot);
         }
+    }
+
+    /// Whether a member's own word is under way.
+    fn is_spread(&self, subject: &NodeId) -> bool {
+        let word = |slot: &u32| match self.items[*slot as usize].as_ref().map(|item| &item.update) {
+            Some(Update::Statement(statement)) => statement.id() == *subject,
+            _ => false,
+        };
+        self.slots.find(keyed(self.hash_key, subject), word).is_some()
     }
 
     /// Removes the topics about `subject` that are `pointless` now.

@@ -3,6 +3,7 @@
 use crate::judge::LOST_MAX;
 use crate::machine::Machine;
 use crate::probe::{CHECKS_MAX, PROBES_MAX, RELAYS_MAX};
+use crate::suspicion::PROVEN_MAX;
 
 /// One bounded collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,12 +18,13 @@ pub struct Queue {
 
 impl Machine {
     /// Every collection that peers can make grow, with its limit.
-    pub fn queues(&self) -> [Queue; 10] {
+    pub fn queues(&self) -> [Queue; 11] {
         let queue = |name, len, max| Queue { name, len, max };
         let config = &self.config;
         [
             queue("members", self.roster.len(), config.members_max),
             queue("suspicions", self.suspicions.len(), config.members_max),
+            queue("proven", self.suspicions.proven_len(), PROVEN_MAX),
             queue("tombs", self.tombs.len(), 2 * config.members_max),
             queue("lost", self.lost.len(), LOST_MAX),
             queue("news", self.news.len(), config.news_max),

@@ -1,4 +1,9 @@
 //! Suspicions and when they run out (Lifeguard §IV-B): soon if others confirm, late if this node is alone with it.
+//!
+//! Who confirms is hearsay as well: one liar can speak in many names, and so bring every suspicion to its shortest. What
+//! protects a healthy member is that even the shortest is several times as long as a refutation takes, that a suspicion is told
+//! again at half that time so that whoever knows better says so, and that a member which refuted is not suspected on hearsay
+//! for as long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,6 +12,9 @@ use macula_proto::{NodeId, Timestamp};
 
 /// Most independent confirmations that matter.
 const CONFIRMATIONS_MAX: usize = 8;
+
+/// Members that are remembered to have refuted; hearsay about further ones counts as usual.
+pub(crate) const PROVEN_MAX: usize = 4_096;
 
 /// How long a suspicion lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +32,10 @@ pub(crate) struct Span {
 pub(crate) struct Suspicions {
     by_id: BTreeMap<NodeId, Suspicion>,
     by_deadline: BTreeSet<(Timestamp, NodeId)>,
+    /// Who refuted what others said, and until when hearsay does not count against it.
+    proven: BTreeMap<NodeId, Timestamp>,
+    /// The same in the order of time.
+    proven_until: BTreeSet<(Timestamp, NodeId)>,
 }
 
 #[derive(Debug)]
@@ -32,6 +44,17 @@ struct Suspicion {
     span: Span,
     /// Who suspects, the first one included.
     by: Vec<u64>,
+    /// It was told again.
+    reminded: bool,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Half of the shortest time is over: tell again that this member is suspected, and by whom it was first.
+    Reminder(NodeId, u64),
+    /// Nobody refuted in time.
+    End(NodeId),
 }
 
 impl Suspicions {
@@ -41,8 +64,8 @@ impl Suspicions {
             return;
         }
         let span = Span { confirmations: span.confirmations.min(CONFIRMATIONS_MAX), ..span };
-        let suspicion = Suspicion { started: now, span, by: vec![by] };
-        self.by_deadline.insert((suspicion.deadline(), id));
+        let suspicion = Suspicion { started: now, span, by: vec![by], reminded: false };
+        self.by_deadline.insert((suspicion.next(), id));
         self.by_id.insert(id, suspicion);
     }
 
@@ -52,40 +75,80 @@ impl Suspicions {
         if suspicion.by.len() > suspicion.span.confirmations || suspicion.by.contains(&by) {
             return false;
         }
-        self.by_deadline.remove(&(suspicion.deadline(), id));
+        self.by_deadline.remove(&(suspicion.next(), id));
         suspicion.by.push(by);
-        self.by_deadline.insert((suspicion.deadline(), id));
+        self.by_deadline.insert((suspicion.next(), id));
         true
     }
 
     /// The subject refuted, left or died.
     pub(crate) fn end(&mut self, id: &NodeId) {
         if let Some(suspicion) = self.by_id.remove(id) {
-            self.by_deadline.remove(&(suspicion.deadline(), *id));
+            self.by_deadline.remove(&(suspicion.next(), *id));
         }
     }
 
-    /// The first suspicion to run out.
+    /// Somebody refuted what others said: until `until` it takes more than hearsay to suspect it. Whoever lies about others
+    /// could otherwise have each of them refute, and the whole mesh pass that on, as often as it lies.
+    pub(crate) fn prove(&mut self, now: Timestamp, id: NodeId, until: Timestamp) {
+        while let Some((at, other)) = self.proven_until.first().copied()
+            && at <= now
+        {
+            self.proven_until.pop_first();
+            self.proven.remove(&other);
+        }
+        if let Some(before) = self.proven.get(&id) {
+            self.proven_until.remove(&(*before, id));
+        } else if self.proven.len() >= PROVEN_MAX {
+            return;
+        }
+        self.proven.insert(id, until);
+        self.proven_until.insert((until, id));
+    }
+
+    /// Whether hearsay does not count against a member now.
+    pub(crate) fn is_proven(&self, now: Timestamp, id: &NodeId) -> bool {
+        self.proven.get(id).is_some_and(|until| *until > now)
+    }
+
+    /// When something is due.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         self.by_deadline.first().map(|(at, _)| *at)
     }
 
-    /// Takes one that has run out by `now`.
-    pub(crate) fn expired(&mut self, now: Timestamp) -> Option<NodeId> {
+    /// Takes what is due by `now`.
+    pub(crate) fn due(&mut self, now: Timestamp) -> Option<Due> {
         let (at, id) = *self.by_deadline.first()?;
         if at > now {
             return None;
         }
-        self.end(&id);
-        Some(id)
+        self.by_deadline.pop_first();
+        let suspicion = self.by_id.get_mut(&id)?;
+        if suspicion.reminded {
+            self.by_id.remove(&id);
+            return Some(Due::End(id));
+        }
+        suspicion.reminded = true;
+        self.by_deadline.insert((suspicion.next(), id));
+        Some(Due::Reminder(id, suspicion.by[0]))
     }
 
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
+
+    pub(crate) fn proven_len(&self) -> usize {
+        self.proven.len()
+    }
 }
 
 impl Suspicion {
+    /// When to do something about it: first to tell it again, then to end it. No suspicion is shorter than its shortest time,
+    /// so that the former comes first.
+    fn next(&self) -> Timestamp {
+        if self.reminded { self.deadline() } else { self.started + self.span.min / 2 }
+    }
+
     /// max − (max − min) · ln(c + 1) / ln(k + 1), with c of k confirmations.
     fn deadline(&self) -> Timestamp {
         let Span { min, max, confirmations } = self.span;
@@ -116,6 +179,7 @@ mod tests {
     fn each_independent_confirmation_brings_the_end_nearer() {
         let mut suspicions = Suspicions::default();
         suspicions.start(Timestamp::ZERO, ID, 1, span(3));
+        assert_eq!(suspicions.due(at(2.0)), Some(Due::Reminder(ID, 1)));
         assert_eq!(suspicions.deadline(), Some(at(24.0)));
         assert!(!suspicions.confirm(ID, 1), "the same member again is no confirmation");
         assert!(suspicions.confirm(ID, 2));
@@ -124,8 +188,8 @@ mod tests {
         assert!(suspicions.confirm(ID, 4));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
         assert!(!suspicions.confirm(ID, 5), "more than all changes nothing");
-        assert_eq!(suspicions.expired(at(3.9)), None);
-        assert_eq!(suspicions.expired(at(4.0)), Some(ID));
+        assert_eq!(suspicions.due(at(3.9)), None);
+        assert_eq!(suspicions.due(at(4.0)), Some(Due::End(ID)));
         assert_eq!(suspicions.len(), 0);
     }
 
@@ -133,8 +197,38 @@ mod tests {
     fn where_nobody_can_confirm_the_shortest_time_holds() {
         let mut suspicions = Suspicions::default();
         suspicions.start(Timestamp::ZERO, ID, 1, span(0));
+        assert_eq!(suspicions.due(at(4.0)), Some(Due::Reminder(ID, 1)));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
         suspicions.end(&ID);
         assert_eq!(suspicions.deadline(), None);
+    }
+
+    #[test]
+    fn a_suspicion_is_told_again_once_at_half_its_shortest_time() {
+        let mut suspicions = Suspicions::default();
+        suspicions.start(Timestamp::ZERO, ID, 1, span(1));
+        assert_eq!(suspicions.deadline(), Some(at(2.0)));
+        assert!(suspicions.confirm(ID, 2), "all confirm: the shortest time");
+        assert_eq!(suspicions.due(at(1.9)), None);
+        assert_eq!(suspicions.due(at(2.0)), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(2.0)), None);
+        assert_eq!(suspicions.due(at(4.0)), Some(Due::End(ID)));
+        assert_eq!((suspicions.due(at(9.0)), suspicions.len()), (None, 0));
+    }
+
+    #[test]
+    fn who_refuted_is_proven_for_a_while_and_then_forgotten() {
+        let (mut suspicions, other) = (Suspicions::default(), NodeId::from_bytes([2; 32]));
+        suspicions.prove(at(0.0), ID, at(4.0));
+        suspicions.prove(at(1.0), ID, at(5.0));
+        assert!(suspicions.is_proven(at(4.9), &ID) && !suspicions.is_proven(at(5.0), &ID));
+        suspicions.prove(at(5.0), other, at(8.0));
+        assert_eq!((suspicions.proven_len(), suspicions.proven_until.len()), (1, 1));
+        for number in 0..PROVEN_MAX as u64 + 1 {
+            let mut bytes = [3; 32];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            suspicions.prove(at(5.0), NodeId::from_bytes(bytes), at(9.0));
+        }
+        assert_eq!((suspicions.proven_len(), suspicions.proven_until.len()), (PROVEN_MAX, PROVEN_MAX));
     }
 }
