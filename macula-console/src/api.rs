@@ -178,6 +178,8 @@ pub struct Subscription {
     /// Queue group, if it is in one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub group: Option<String>,
+    /// What happens when its queue is full.
+    pub lag: Lag,
     /// Messages waiting to be taken.
     pub queued: u64,
     /// Messages it has received.
@@ -332,6 +334,37 @@ pub struct Publish {
     /// Headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// How long it may wait for room, in milliseconds; without it, it is dropped where there is none.
+    #[serde(default)]
+    pub wait_ms: Option<u64>,
+}
+
+/// What happens to a message for a subscription whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lag {
+    /// The oldest queued messages go, and are counted.
+    DropOldest,
+    /// The new one waits, for as long as its publisher allows; then it goes, and is counted.
+    Wait,
+}
+
+impl From<Lag> for macula::LagPolicy {
+    fn from(lag: Lag) -> Self {
+        match lag {
+            Lag::DropOldest => Self::DropOldest,
+            Lag::Wait => Self::Wait,
+        }
+    }
+}
+
+impl From<macula::LagPolicy> for Lag {
+    fn from(lag: macula::LagPolicy) -> Self {
+        match lag {
+            macula::LagPolicy::DropOldest => Self::DropOldest,
+            macula::LagPolicy::Wait => Self::Wait,
+        }
+    }
 }
 
 /// Body of `POST /v1/publish-acknowledged`.
@@ -551,28 +584,5 @@ pub enum ErrorCode {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn payloads_show_what_they_hold_and_go_back_to_the_same_bytes() {
-        for (bytes, content_type, encoding) in [
-            (&b"{\"a\":1}"[..], JSON, Encoding::Json),
-            (b"{\"a\":1}", "text/plain", Encoding::Text),
-            (b"not json", JSON, Encoding::Text),
-            (b"\xff\x00", "", Encoding::Base64),
-        ] {
-            let shown = Payload::show(bytes, content_type);
-            assert_eq!(shown.encoding, encoding);
-            assert_eq!(shown.to_bytes().unwrap().0, bytes);
-        }
-    }
-
-    #[test]
-    fn a_payload_of_the_wrong_shape_is_refused() {
-        let payload = Payload { encoding: Encoding::Text, payload: Value::from(1) };
-        assert_eq!(payload.to_bytes(), Err(PayloadError(Encoding::Text)));
-        let payload = Payload { encoding: Encoding::Base64, payload: "no base64!".into() };
-        assert_eq!(payload.to_bytes(), Err(PayloadError(Encoding::Base64)));
-    }
-}
+#[path = "api_test.rs"]
+mod tests;

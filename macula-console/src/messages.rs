@@ -1,6 +1,7 @@
 //! Publish, subscribe and call over the admin API.
 
 use std::convert::Infallible;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -20,6 +21,9 @@ use crate::failure::Failure;
 /// Lines of a streamed answer that wait for the client. Behind them stands the subscription's own, larger queue,
 /// whose losses are counted and reported.
 const LINES_MAX: usize = 64;
+
+/// Longest queue that a client may ask for, in messages.
+const QUEUE_MESSAGES_MAX: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("not zero");
 
 pub(crate) async fn publish(
     State(node): State<Node>,
@@ -71,6 +75,9 @@ fn message(request: api::Publish) -> Result<Publish, Failure> {
     for (name, value) in request.headers {
         message = message.header(&name, value);
     }
+    if let Some(wait) = request.wait_ms {
+        message = message.wait(Duration::from_millis(wait));
+    }
     Ok(message)
 }
 
@@ -81,6 +88,8 @@ pub(crate) struct SubscribeQuery {
     realm: Option<String>,
     filter: Option<String>,
     group: Option<String>,
+    lag: Option<api::Lag>,
+    queue: Option<NonZeroUsize>,
 }
 
 impl SubscribeQuery {
@@ -91,6 +100,12 @@ impl SubscribeQuery {
         }
         if let Some(group) = &self.group {
             options = options.group(group)?;
+        }
+        if let Some(lag) = self.lag {
+            options.lag = lag.into();
+        }
+        if let Some(messages) = self.queue {
+            options.queue_messages = messages.min(QUEUE_MESSAGES_MAX);
         }
         Ok(options)
     }

@@ -227,6 +227,7 @@ async fn subscriptions(State(node): State<Node>) -> Json<Vec<api::Subscription>>
         pattern: info.pattern.to_string(),
         filter: info.filter.map(|filter| filter.to_string()),
         group: info.group.map(|group| group.to_string()),
+        lag: info.lag.into(),
         queued: info.queued as u64,
         delivered: info.delivered,
         dropped: info.dropped,

@@ -188,6 +188,12 @@ pub(crate) struct Subscribe {
     /// Only messages that this lets through, as in 'header.kind == "order" && json.amount > 10'
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
+    /// What happens to a message when the queue is full; `wait`: it waits for as long as its publisher allows
+    #[arg(long, value_enum, default_value_t = Lag::DropOldest)]
+    pub(crate) lag: Lag,
+    /// Most messages that wait to be printed, besides those on their way to this command
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) queue: u32,
     /// Share the messages with all others in this queue group: one of them gets each
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,
@@ -197,6 +203,15 @@ pub(crate) struct Subscribe {
     /// Stop after so many messages
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+}
+
+/// What happens to a message for a full queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lag {
+    /// The oldest messages go
+    DropOldest,
+    /// It waits
+    Wait,
 }
 
 #[derive(Debug, Args)]
@@ -211,6 +226,9 @@ pub(crate) struct Publish {
     /// Header, as key=value; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) header: Vec<(String, String)>,
+    /// How long the message may wait for room on its way and at subscribers with `--lag wait`, as in 500ms, 5s
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) wait: Option<Duration>,
     /// Wait until everybody who subscribes took it, and say who did; exit code 10 if somebody did not
     #[arg(long)]
     pub(crate) ack: bool,

@@ -166,3 +166,54 @@ fn what_was_acknowledged_was_delivered_whenever_either_side_is_killed() {
     }
     assert!(total > 20, "only {total} were acknowledged");
 }
+
+/// Publishes large messages, each with its number in the headers, to a client that does not read.
+fn publish_large(user: &User, count: u32) {
+    let text = "x".repeat(90_000);
+    for n in 0..count {
+        let header = format!("n={n}");
+        let args = ["--node", "a", "publish", "t", &text, "--header", &header, "--wait", "5s"];
+        assert_eq!(user.ctl(&args).code(), 0, "message {n}");
+    }
+}
+
+#[test]
+fn a_subscriber_that_lags_loses_the_oldest_or_holds_up_its_publisher() {
+    const MESSAGES: u32 = 110;
+    let user = User::new();
+    let _nodes = mesh(&user, &["a", "b"]);
+    let subscribe = |lag: &str| {
+        let args = ["--node", "b", "subscribe", "t", "--queue", "4", "--lag", lag, "-o", "ndjson"];
+        user.stream(&args, "subscribed to t")
+    };
+    let queued = || user.json(&["--node", "b", "subscriptions"])[0]["queued"].as_u64();
+    let number = |message: &Value| message["headers"]["n"].as_str().and_then(|n| n.parse::<u32>().ok());
+
+    let mut patient = subscribe("wait");
+    assert_eq!(user.json(&["--node", "b", "subscriptions"])[0]["lag"], "wait");
+    patient.signal("STOP");
+    std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| publish_large(&user, MESSAGES));
+        user.until("its queue is full", || queued() == Some(4) || publishing.is_finished());
+        patient.signal("CONT");
+        for n in 0..MESSAGES {
+            assert_eq!(number(&patient.json()), Some(n), "nothing is lost");
+        }
+    });
+    drop(patient);
+    user.wait_for(&["--node", "b", "subscriptions"], "none", |rows| *rows == json!([]));
+
+    let mut hasty = subscribe("drop-oldest");
+    hasty.signal("STOP");
+    publish_large(&user, MESSAGES);
+    user.until("the last is there", || {
+        user.metric("b", "macula_pubsub_received_total", "") >= f64::from(2 * MESSAGES)
+    });
+    hasty.signal("CONT");
+    let mut received = 0;
+    while number(&hasty.json()) != Some(MESSAGES - 1) {
+        received += 1;
+    }
+    assert!((4..MESSAGES - 1).contains(&received), "the newest arrive, some older ones are lost: {received}");
+    assert!(user.metric("b", "macula_pubsub_dropped_total", "SubscriberFull") > 0.0);
+}

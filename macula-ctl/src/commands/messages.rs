@@ -9,7 +9,7 @@ use macula_console::api::{
     SubscribeEvent,
 };
 
-use crate::cli::{self, Format};
+use crate::cli::{self, Format, Lag};
 use crate::client::Client;
 use crate::daemon;
 use crate::error::CliError;
@@ -24,6 +24,7 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
         realm: args.realm.clone(),
         payload: input(&args.message)?,
         headers: args.header.iter().cloned().collect(),
+        wait_ms: args.wait.map(millis),
     };
     if args.ack {
         return publish_acknowledged(client, format, body, args.timeout).await;
@@ -53,8 +54,7 @@ async fn publish_acknowledged(
     message: Publish,
     within: Duration,
 ) -> Result<(), CliError> {
-    let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-    let body = PublishAcknowledged { message, within_ms };
+    let body = PublishAcknowledged { message, within_ms: millis(within) };
     let acknowledged: Acknowledged = client.send(Method::POST, "/v1/publish-acknowledged", &body).await?;
     if format == Format::Table {
         let (nodes, groups) = (acknowledged.taken.len(), acknowledged.groups.len());
@@ -87,7 +87,11 @@ pub(crate) async fn subscribe(
     format: Format,
     args: &cli::Subscribe,
 ) -> Result<(), CliError> {
-    let mut path = format!("/v1/subscribe?pattern={}", query(&args.pattern));
+    let lag = match args.lag {
+        Lag::DropOldest => "drop-oldest",
+        Lag::Wait => "wait",
+    };
+    let mut path = format!("/v1/subscribe?pattern={}&lag={lag}&queue={}", query(&args.pattern), args.queue);
     for (name, value) in [("realm", &args.realm), ("filter", &args.filter), ("group", &args.group)] {
         if let Some(value) = value {
             path += &format!("&{name}={}", query(value));
@@ -137,7 +141,7 @@ pub(crate) async fn call(client: &Client, format: Format, args: &cli::Call) -> R
         procedure: args.procedure.clone(),
         realm: args.realm.clone(),
         payload: input(&args.arguments)?,
-        timeout_ms: args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        timeout_ms: args.timeout.map(millis),
         idempotent: args.idempotent,
         exact: args.raw,
     };
@@ -155,6 +159,10 @@ pub(crate) async fn call(client: &Client, format: Format, args: &cli::Call) -> R
         return output::write(&bytes);
     }
     output::one(format, &result, || shown(&result.payload))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a user typed, or what stands on stdin.
