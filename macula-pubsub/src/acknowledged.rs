@@ -56,6 +56,17 @@ impl Acknowledged {
     }
 }
 
+impl Acknowledged {
+    /// What became of the copy for one node.
+    pub(crate) fn note(&mut self, node: NodeId, outcome: Result<Outcome, MissReason>) {
+        match outcome {
+            Ok(Outcome::Unwanted) => {}
+            Ok(_) => self.taken.push(node),
+            Err(reason) => self.missed.push(Missed { node, reason }),
+        }
+    }
+}
+
 /// A node that did not take a message, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missed {
@@ -201,11 +212,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
                 self.note(&mut acknowledged, link.peer(), Err(MissReason::Full));
             }
         }
-        let (tell, local_outcome) = oneshot::channel();
-        let tracker = Tracker::new(move |outcome| {
-            // Nobody may wait any more.
-            let _ = tell.send(outcome);
-        });
+        let (tracker, local_outcome) = Tracker::with_outcome();
         let may_wait = !options.wait.is_zero();
         let here = Scope { grouped: true, ..Scope::default() };
         let local = Delivery::offer_tracked(subscribers, &content, may_wait, &here, Some(tracker));
@@ -291,11 +298,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         until: Instant,
     ) -> Result<Outcome, MissReason> {
         let subscribers = self.local.matching(&content.realm, &content.topic);
-        let (tell, outcome) = oneshot::channel();
-        let tracker = Tracker::new(move |outcome| {
-            // Nobody may wait any more.
-            let _ = tell.send(outcome);
-        });
+        let (tracker, outcome) = Tracker::with_outcome();
         let may_wait = !options.wait.is_zero();
         let delivery = Delivery::offer_tracked(&subscribers, content, may_wait, scope, Some(tracker));
         self.count_delivery(&Delivery::default(), &delivery);
@@ -343,16 +346,12 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
     fn note(&self, acknowledged: &mut Acknowledged, node: NodeId, outcome: Result<Outcome, MissReason>) {
         self.metrics.acknowledge(ack_outcome(outcome));
-        match outcome {
-            Ok(Outcome::Unwanted) => {}
-            Ok(_) => acknowledged.taken.push(node),
-            Err(reason) => acknowledged.missed.push(Missed { node, reason }),
-        }
+        acknowledged.note(node, outcome);
     }
 }
 
 /// `None`: it did not come.
-fn read_outcome(outcome: Option<Outcome>) -> Result<Outcome, MissReason> {
+pub(crate) fn read_outcome(outcome: Option<Outcome>) -> Result<Outcome, MissReason> {
     match outcome {
         Some(outcome @ (Outcome::Taken | Outcome::Unwanted)) => Ok(outcome),
         Some(Outcome::Lagged) => Err(MissReason::Lagged),

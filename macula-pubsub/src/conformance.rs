@@ -32,6 +32,7 @@ pub async fn run<B: Bus>(make: impl AsyncFn(usize) -> Vec<(NodeId, B)>) {
     ends_a_subscription(&make(2).await).await;
     delivers_what_a_filter_lets_through(&make(2).await).await;
     gives_a_group_each_message_once(&make(4).await).await;
+    says_who_took_a_message(&make(3).await).await;
     keeps_realms_apart(&make(2).await).await;
     drops_the_oldest_for_one_that_lags(&make(2).await).await;
     waits_for_one_that_asks_for_it(&make(2).await).await;
@@ -225,6 +226,50 @@ pub async fn gives_a_group_each_message_once<B: Bus>(mesh: &[(NodeId, B)]) {
 async fn subscribe_in<B: Bus>(bus: &B, pattern: &str, group: &str) -> Subscription {
     let options = SubscribeOptions::default().group(group).unwrap();
     bus.subscribe(&Realm::default(), pattern.parse().unwrap(), options).await.unwrap()
+}
+
+/// An acknowledged message was taken by all subscriptions of a node, or the node is among those that missed it; of a
+/// group, one member suffices, and one that does not take it is followed by another.
+///
+/// # Panics
+/// If it is otherwise.
+pub async fn says_who_took_a_message<B: Bus>(mesh: &[(NodeId, B)]) {
+    let [(anna, publisher), (bert_id, bert), (cleo_id, cleo)] = mesh else { panic!("a mesh of three") };
+    let mut all = [subscribe(publisher, "a").await, subscribe(bert, "a").await, subscribe(cleo, "#").await];
+    let asleep = subscribe_in(bert, "a", "workers").await;
+    let mut awake = subscribe_in(cleo, "a", "workers").await;
+    let mut unserved = subscribe_in(bert, "b", "unserved").await;
+    let publish = |topic: &'static str| {
+        let publisher = publisher.clone();
+        let (within, options) = (Duration::from_secs(4), PublishOptions::default());
+        tokio::spawn(async move {
+            let payload = Payload::new("1");
+            publisher
+                .publish_acknowledged(&Realm::default(), &name(topic), payload, options, within)
+                .await
+                .unwrap()
+        })
+    };
+    for _ in 0..4 {
+        let publishing = publish("a");
+        for subscription in &mut all {
+            next(subscription).await;
+        }
+        next(&mut awake).await;
+        let acknowledged = publishing.await.unwrap();
+        let mut ids = vec![*anna, *bert_id, *cleo_id];
+        ids.sort_unstable();
+        assert!(acknowledged.is_complete(), "{acknowledged:?}");
+        assert_eq!((acknowledged.taken, acknowledged.groups.len()), (ids, 1));
+        assert_eq!(acknowledged.groups[0].1, *cleo_id, "the other member sleeps");
+    }
+    drop(asleep);
+    let publishing = publish("b");
+    next(&mut all[2]).await;
+    let missing = next(&mut unserved).await;
+    let acknowledged = publishing.await.unwrap();
+    assert_eq!((acknowledged.taken.as_slice(), acknowledged.unserved.len()), ([*cleo_id].as_slice(), 1));
+    drop(missing);
 }
 
 /// A message stays in its realm.

@@ -13,7 +13,7 @@
 //! does not send what no filter of a node lets through; that node evaluates it again, for each subscription.
 //!
 //! Subscriptions in one queue [`Group`] share the work: one of them gets each message. The publisher picks a node of the
-//! group in turn, and another if there is no connection to it or no room; within a node, the member with the shortest queue
+//! group in turn, and another if there is no connection to it, or no room in its queue; within a node, the member with the shortest queue
 //! is given it. What the dead had been sent is lost; order holds for each member's node, except for what is handed over.
 //!
 //! # Call order

@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use macula_dht::Announced;
 use macula_proto::{Name, NodeId, Realm};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::acknowledged::read_outcome;
 use crate::group::Scope;
 use crate::local::{Delivery, LocalTable, Subscriber};
 use crate::message::Content;
+use crate::receipt::{Outcome, Tracker};
 use crate::subscription::{Home, Left};
 use crate::{
-    Bus, Group, Pattern, Payload, PublishError, PublishOptions, Published, SubscribeError, SubscribeOptions,
-    Subscription,
+    Acknowledged, Bus, Group, Pattern, Payload, PublishError, PublishOptions, Published, SubscribeError,
+    SubscribeOptions, Subscription,
 };
 
 /// Most subscriptions of one node.
@@ -99,9 +103,74 @@ impl Bus for MemoryBus {
         }
         Ok(published)
     }
+
+    async fn publish_acknowledged(
+        &self,
+        realm: &Realm,
+        topic: &Name,
+        payload: Payload,
+        options: PublishOptions,
+        within: Duration,
+    ) -> Result<Acknowledged, PublishError> {
+        payload.check()?;
+        let deadline = Instant::now() + within;
+        let (content, matching, copies) = self.set_out(realm, topic, payload, options);
+        let mut acknowledged = Acknowledged::default();
+        for (node, delivery, outcome) in copies {
+            delivery.settle((Instant::now() + options.wait).min(deadline)).await;
+            let outcome = tokio::time::timeout_at(deadline, outcome).await;
+            acknowledged.note(node, read_outcome(outcome.ok().and_then(Result::ok)));
+        }
+        for (group, members) in members(&matching, &content) {
+            match serve(&group, &members, &content, options, deadline).await {
+                Some(node) => acknowledged.groups.push((group, node)),
+                None => acknowledged.unserved.push(group),
+            }
+        }
+        Ok(acknowledged)
+    }
 }
 
+/// Each node with its subscribers for a topic.
+type Matching = Vec<(Arc<Node>, Vec<Arc<Subscriber>>)>;
+
+/// A copy for the subscriptions of one node, and what becomes of it.
+type TrackedCopy = (NodeId, Delivery, oneshot::Receiver<Outcome>);
+
 impl MemoryBus {
+    /// Gives the message its place in the queues of those who are in no group.
+    fn set_out(
+        &self,
+        realm: &Realm,
+        topic: &Name,
+        payload: Payload,
+        options: PublishOptions,
+    ) -> (Content, Matching, Vec<TrackedCopy>) {
+        let mut order = self.node.order.lock();
+        let (content, matching) = self.number(&mut order, realm, topic, payload);
+        let scope = Scope { grouped: true, ..Scope::default() };
+        let copy = |(node, subscribers): &(Arc<Node>, Vec<Arc<Subscriber>>)| {
+            let (delivery, outcome) = offer_tracked(subscribers, &content, options, &scope);
+            (!delivery.is_for_nobody()).then_some((node.id, delivery, outcome))
+        };
+        let copies = matching.iter().filter_map(copy).collect();
+        (content, matching, copies)
+    }
+
+    /// The next message, and whoever subscribes to its topic.
+    fn number(&self, order: &mut u64, realm: &Realm, topic: &Name, payload: Payload) -> (Content, Matching) {
+        *order += 1;
+        let (realm, topic) = (realm.clone(), topic.clone());
+        let content = Content { realm, topic, payload, publisher: self.node.id, epoch: 1, sequence: *order };
+        let nodes: Vec<Arc<Node>> = self.network.nodes.read().values().cloned().collect();
+        let matching = |node: Arc<Node>| {
+            let subscribers = node.local.matching(&content.realm, &content.topic);
+            (node, subscribers)
+        };
+        let matching = nodes.into_iter().map(matching).collect();
+        (content, matching)
+    }
+
     fn depart(
         &self,
         realm: &Realm,
@@ -109,25 +178,12 @@ impl MemoryBus {
         payload: Payload,
         may_wait: bool,
     ) -> (Published, Vec<(NodeId, Delivery)>) {
-        let nodes: Vec<Arc<Node>> = self.network.nodes.read().values().cloned().collect();
         let mut order = self.node.order.lock();
-        *order += 1;
-        let content = Content {
-            realm: realm.clone(),
-            topic: topic.clone(),
-            payload,
-            publisher: self.node.id,
-            epoch: 1,
-            sequence: *order,
-        };
+        let (content, matching) = self.number(&mut order, realm, topic, payload);
         let mut published = Published::default();
         let mut deliveries = Vec::new();
-        let matching = |node: Arc<Node>| {
-            let subscribers = node.local.matching(realm, topic);
-            (node, subscribers)
-        };
-        let matching: Vec<_> = nodes.into_iter().map(matching).collect();
-        let picked = pick(&matching, &content);
+        let first = |(group, members): (Group, Vec<Arc<Node>>)| (group, members[0].id);
+        let picked: BTreeMap<Group, NodeId> = members(&matching, &content).into_iter().map(first).collect();
         for (node, subscribers) in &matching {
             let groups =
                 picked.iter().filter(|(_, member)| **member == node.id).map(|(group, _)| group.clone());
@@ -143,16 +199,52 @@ impl MemoryBus {
     }
 }
 
-/// Picks a node for each queue group that wants the message.
-fn pick(matching: &[(Arc<Node>, Vec<Arc<Subscriber>>)], content: &Content) -> BTreeMap<Group, NodeId> {
-    let mut members: BTreeMap<&Group, Vec<NodeId>> = BTreeMap::new();
+/// The nodes of each queue group that wants the message, in the order in which they are tried.
+fn members(matching: &Matching, content: &Content) -> BTreeMap<Group, Vec<Arc<Node>>> {
+    let mut members: BTreeMap<Group, Vec<Arc<Node>>> = BTreeMap::new();
     for (node, subscribers) in matching {
         for group in LocalTable::groups(subscribers, &content.payload) {
-            members.entry(group).or_default().push(node.id);
+            members.entry(group.clone()).or_default().push(node.clone());
         }
     }
-    let turn = |nodes: &[NodeId]| nodes[(content.sequence % nodes.len() as u64) as usize];
-    members.into_iter().map(|(group, nodes)| (group.clone(), turn(&nodes))).collect()
+    for nodes in members.values_mut() {
+        let turn = content.sequence % nodes.len() as u64;
+        nodes.rotate_left(turn as usize);
+    }
+    members
+}
+
+/// Asks the nodes of a group one after the other, each for an equal part of the time that is left.
+async fn serve(
+    group: &Group,
+    members: &[Arc<Node>],
+    content: &Content,
+    options: PublishOptions,
+    deadline: Instant,
+) -> Option<NodeId> {
+    let scope = Scope::handed_over(group.clone());
+    for (asked, node) in members.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let until = Instant::now() + left / (members.len() - asked) as u32;
+        let subscribers = node.local.matching(&content.realm, &content.topic);
+        let (delivery, outcome) = offer_tracked(&subscribers, content, options, &scope);
+        delivery.settle((Instant::now() + options.wait).min(until)).await;
+        if let Ok(Ok(Outcome::Taken)) = tokio::time::timeout_at(until, outcome).await {
+            return Some(node.id);
+        }
+    }
+    None
+}
+
+fn offer_tracked(
+    subscribers: &[Arc<Subscriber>],
+    content: &Content,
+    options: PublishOptions,
+    scope: &Scope,
+) -> (Delivery, oneshot::Receiver<Outcome>) {
+    let (tracker, outcome) = Tracker::with_outcome();
+    let may_wait = !options.wait.is_zero();
+    (Delivery::offer_tracked(subscribers, content, may_wait, scope, Some(tracker)), outcome)
 }
 
 impl Home for Node {

@@ -18,8 +18,8 @@ use crate::route::Routes;
 use crate::subscription::{Home, Left};
 use crate::window::Window;
 use crate::{
-    Bus, Pattern, Payload, PubSubConfig, PubSubMetrics, PublishError, PublishOptions, Published, RouteInfo,
-    SubscribeError, SubscribeOptions, Subscription, SubscriptionInfo,
+    Acknowledged, Bus, Pattern, Payload, PubSubConfig, PubSubMetrics, PublishError, PublishOptions,
+    Published, RouteInfo, SubscribeError, SubscribeOptions, Subscription, SubscriptionInfo,
 };
 
 /// The window is split by publisher, so that connections do not wait for each other.
@@ -256,6 +256,17 @@ impl<T: Transport, D: Directory> Bus for PubSub<T, D> {
         options: PublishOptions,
     ) -> Result<Published, PublishError> {
         Self::publish_with(self, realm, topic, payload, options).await
+    }
+
+    async fn publish_acknowledged(
+        &self,
+        realm: &Realm,
+        topic: &Name,
+        payload: Payload,
+        options: PublishOptions,
+        within: Duration,
+    ) -> Result<Acknowledged, PublishError> {
+        Self::publish_acknowledged(self, realm, topic, payload, options, within).await
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 /// What became of a message at one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,16 @@ impl Tracker {
             lost: AtomicBool::new(false),
             tell: Mutex::new(Some((Outcome::Taken, tell))),
         }))
+    }
+
+    /// Tells a receiver.
+    pub(crate) fn with_outcome() -> (Self, oneshot::Receiver<Outcome>) {
+        let (tell, outcome) = oneshot::channel();
+        let tell = move |outcome| {
+            // Nobody may wait any more.
+            let _ = tell.send(outcome);
+        };
+        (Self::new(tell), outcome)
     }
 
     /// For one more copy.
