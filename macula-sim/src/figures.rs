@@ -33,6 +33,8 @@ pub struct Figures {
     pub requests_for_records: u64,
     /// Bytes of requests and responses.
     pub request_bytes: u64,
+    /// Untruths told by liars, to all that they told them.
+    pub lies: u64,
     /// Suspicions that began, at all nodes together.
     pub suspected: u64,
     /// Suspicions refuted.
@@ -60,6 +62,7 @@ impl Sub for Figures {
             requests: self.requests - earlier.requests,
             requests_for_records: self.requests_for_records - earlier.requests_for_records,
             request_bytes: self.request_bytes - earlier.request_bytes,
+            lies: self.lies - earlier.lies,
             suspected: self.suspected - earlier.suspected,
             refuted: self.refuted - earlier.refuted,
             confirmed: self.confirmed - earlier.confirmed,

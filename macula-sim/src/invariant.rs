@@ -21,6 +21,9 @@ use crate::{Belief, NodeIndex};
 const OBSERVERS_ALL: usize = 128;
 const OBSERVERS_EVERY: usize = 64;
 
+/// A probe sent during a cut may make a suspicion so long after it: a dial fails, and then helpers fail.
+const PROBE_MAX: Duration = Duration::from_secs(10);
+
 /// A rule that is checked while a simulation runs. What it returns as an error is a violation.
 pub(crate) trait Invariant {
     /// The rule's name.
@@ -48,7 +51,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(bounded_queues::BoundedQueues),
         Box::new(convergence::Convergence),
         Box::new(incarnation_monotonic::IncarnationMonotonic::default()),
-        Box::new(no_false_confirm::NoFalseConfirm),
+        Box::new(no_false_confirm::NoFalseConfirm::default()),
         Box::new(no_lasting_suspicion::NoLastingSuspicion::default()),
         Box::new(no_resurrection::NoResurrection::default()),
     ]
@@ -79,22 +82,39 @@ pub(crate) struct World<'a> {
     pub(crate) partitions: &'a [Partition],
     /// How long after a disturbance a node may still be held for dead.
     pub(crate) grace: Duration,
+    /// How long the dead and those who left are remembered.
+    pub(crate) forget_after: Duration,
 }
 
 impl World<'_> {
-    /// Whether `observer` has a reason to hold `subject`, as of one of its words, for dead.
-    pub(crate) fn excuses(&self, observer: NodeIndex, subject: NodeIndex, incarnation: Incarnation) -> bool {
+    /// Whether `observer` has a reason to hold `subject`, as of one of its words, for dead, after it suspected it `since`
+    /// then; `None` if that is not known.
+    pub(crate) fn excuses(
+        &self,
+        observer: NodeIndex,
+        subject: NodeIndex,
+        incarnation: Incarnation,
+        since: Option<Timestamp>,
+    ) -> bool {
         let node = &self.nodes[subject.place()];
+        // Whoever lies, for instance by not answering, must bear being held for dead.
+        if node.liar.is_some() {
+            return true;
+        }
         let is_recent = |at: Timestamp| self.now.since(at) <= self.grace;
         let disturbed = node.disturbed.is_some_and(is_recent);
         // Those who cannot be heard hear what others say of their like, but no refutation.
-        let unheard = |cut: &Partition| cut.stops != Stops::Both && cut.side.contains(&subject);
-        // A suspicion that began during the cut may last for three times the grace.
-        let separated = self.partitions.iter().any(|cut| {
-            (cut.separates(observer, subject) || unheard(cut))
-                && cut.time.start <= self.now
-                && self.now.since(cut.time.end) <= self.grace * 3
-        });
+        let unheard = |cut: &Partition| cut.stops == Stops::Outgoing && cut.side.contains(&subject);
+        // The longest suspicion lasts for three times the grace.
+        let longest = self.grace * 3;
+        let began = |cut: &Partition| match since {
+            Some(since) => cut.time.start <= since && since < cut.time.end + PROBE_MAX,
+            None => cut.time.start <= self.now && self.now.since(cut.time.end) <= PROBE_MAX + longest,
+        };
+        let separated = self
+            .partitions
+            .iter()
+            .any(|cut| (cut.separates(observer, subject) || unheard(cut)) && began(cut));
         node.life != crate::Life::Running || node.starved || incarnation < node.born || disturbed || separated
     }
 
@@ -171,7 +191,8 @@ pub(crate) mod planted {
             node
         });
         let grace = Duration::from_secs(8);
-        let world = World { now: Timestamp::ZERO, nodes: &nodes, partitions: &[], grace };
+        let forget_after = Duration::from_secs(3_600);
+        let world = World { now: Timestamp::ZERO, nodes: &nodes, partitions: &[], grace, forget_after };
         beliefs.iter().map(|belief| rule.on_belief(&world, belief).is_ok()).collect()
     }
 }

@@ -13,7 +13,8 @@
 //! task. The machines are the ones of the real node, and the messages are theirs: only the drivers around them, the
 //! transport and the signatures are modelled here.
 //!
-//! Call order: take a scenario by name ([`scenario::named`]) and [run](Scenario::run) it; or make a [`Simulation`] and act on it.
+//! Call order: take a scenario by name ([`scenario::named`]) and [run](Scenario::run) it, or many with [`sweep`]; or make a
+//! [`Simulation`] and act on it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -43,6 +44,7 @@ mod node;
 pub mod scenario;
 mod signing;
 mod simulation;
+mod sweep;
 mod trace;
 
 pub use belief::{Belief, BeliefKind};
@@ -51,5 +53,6 @@ pub use figures::Figures;
 pub use invariant::Violation;
 pub use node::{Life, NodeIndex, SimNode};
 pub use scenario::{Outcome, Scenario, Setting};
-pub use simulation::{DirectoryFaults, Layers, Options, Simulation};
+pub use simulation::{DirectoryFaults, Layers, Lies, Options, Simulation};
+pub use sweep::sweep;
 pub use trace::TraceHash;

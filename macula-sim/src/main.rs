@@ -1,12 +1,13 @@
 //! The simulator's command line; `cargo xtask sim` calls it.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use macula_sim::{Outcome, Scenario, Setting, scenario};
+use macula_sim::{Outcome, Scenario, Setting, scenario, sweep};
 
 /// Runs scenarios over many nodes in one process, each run decided by its seed.
 #[derive(Parser)]
@@ -21,6 +22,9 @@ struct Arguments {
     /// Many seeds, one after the other: 1..21 are twenty
     #[arg(long, value_parser = seeds)]
     seeds: Option<Range<u64>>,
+    /// So many runs at a time
+    #[arg(long, default_value = "1")]
+    jobs: NonZeroUsize,
     /// What happens; all scenarios unless one is named
     #[arg(long, value_parser = named)]
     scenario: Option<Scenario>,
@@ -30,13 +34,14 @@ struct Arguments {
     /// Encode and decode every message on its way (slower, and takes more memory)
     #[arg(long)]
     codec: bool,
-    /// Print all figures as one table in Markdown, to be compared with another day's
+    /// Print all figures as tables in Markdown, to be compared with another day's
     #[arg(long)]
     report: bool,
-    /// Write that table to a file as well
+    /// Write them to a file as well
     #[arg(long, value_name = "FILE", requires = "report")]
     out: Option<PathBuf>,
-    /// Measure a curve instead, and write it as NAME.csv and NAME.svg: dht-cost (up to so many nodes), dht-liars
+    /// Measure a curve instead, and write it as NAME.csv and NAME.svg: dht-cost or swim-cost (up to so many
+    /// nodes), dht-liars
     #[arg(long, value_name = "NAME", conflicts_with_all = ["scenario", "seeds", "minutes"])]
     curve: Option<String>,
     /// The directory that a curve is written to
@@ -52,20 +57,20 @@ fn main() -> ExitCode {
     let chosen = arguments.scenario.map_or(scenario::ALL.to_vec(), |scenario| vec![scenario]);
     let seeds = arguments.seeds.unwrap_or(arguments.seed..arguments.seed + 1);
     let span = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.clamp(0.0, 1e6) * 60.0));
+    let setting = |seed| Setting { nodes: arguments.nodes, seed, span, through_codec: arguments.codec };
+    let runs: Vec<_> =
+        seeds.flat_map(|seed| chosen.iter().map(move |scenario| (*scenario, setting(seed)))).collect();
     let mut outcomes = Vec::new();
-    for seed in seeds {
-        for scenario in &chosen {
-            let setting = Setting { nodes: arguments.nodes, seed, span, through_codec: arguments.codec };
-            let outcome = scenario.run(setting);
-            // A report is printed as a whole; meanwhile it shows how far it is.
-            if arguments.report {
-                eprintln!("{}, seed {seed}: {} broken", scenario.name, outcome.violations.len());
-            } else {
-                println!("{outcome}");
-            }
-            outcomes.push(outcome);
+    sweep(&runs, arguments.jobs, |outcome| {
+        // A report is printed as a whole; meanwhile it shows how far it is.
+        if arguments.report {
+            let (scenario, seed) = (outcome.scenario, outcome.setting.seed);
+            eprintln!("{scenario}, seed {seed}: {} broken", outcome.violations.len());
+        } else {
+            println!("{outcome}");
         }
-    }
+        outcomes.push(outcome);
+    });
     if arguments.report
         && let Err(cause) = print_report(&outcomes, arguments.out.as_deref())
     {

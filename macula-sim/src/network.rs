@@ -112,6 +112,11 @@ impl Network {
         peers.filter(|peer| self.is_linked(*peer, node)).collect()
     }
 
+    /// With whom a node believes to be linked.
+    pub(crate) fn peers(&self, node: NodeIndex) -> Vec<NodeIndex> {
+        self.ends_of(node).iter().map(|end| end.peer).collect()
+    }
+
     /// How many links a node has.
     pub(crate) fn degree(&self, node: NodeIndex) -> usize {
         self.ends_of(node).len()

@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use macula_dht::kademlia::{Node as Directory, ReplyTo, RequestId};
-use macula_membership::{Incarnation, Machine};
+use macula_membership::{Incarnation, Machine, Update};
 use macula_proto::{Contact, NodeId, Signer as _, Timestamp};
 
 use crate::signing::CheapSigner;
-use crate::simulation::Event;
+use crate::simulation::{Event, Lies};
 
 /// A node's number: they are counted from 0 in the order in which they were added.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,6 +64,18 @@ pub(crate) enum Layer {
     Directory = 1,
 }
 
+/// What a liar remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Liar {
+    pub(crate) lies: Lies,
+    /// How often it lied.
+    pub(crate) told: u32,
+    /// Words of other members, to be said again. Bounded.
+    pub(crate) heard: Vec<Update>,
+    /// It lies no more.
+    pub(crate) reformed: bool,
+}
+
 /// A simulated node.
 pub struct SimNode {
     pub(crate) signer: CheapSigner,
@@ -82,6 +94,10 @@ pub struct SimNode {
     pub(crate) clock_back_ms: u64,
     /// By how many millionths its own clock is fast; negative: slow.
     pub(crate) drift_ppm: i32,
+    /// The smallest incarnation to begin a life with.
+    pub(crate) incarnation_min: Incarnation,
+    /// What it does beside running its machine, if it lies.
+    pub(crate) liar: Option<Liar>,
     /// Its timers run, but what arrives waits, as if it had no time to read.
     pub(crate) starved: bool,
     /// What arrived while it was paused or starved. Bounded.
@@ -115,6 +131,8 @@ impl SimNode {
             seeds: Vec::new(),
             clock_back_ms: 0,
             drift_ppm: 0,
+            incarnation_min: Incarnation::default(),
+            liar: None,
             starved: false,
             inbox: VecDeque::new(),
             timers: [None; 2],

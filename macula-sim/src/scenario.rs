@@ -1,6 +1,8 @@
 //! What is done to a mesh, one file a scenario.
 
+mod attack;
 mod churn;
+mod cost;
 mod crash;
 mod dht;
 mod drift;
@@ -54,7 +56,7 @@ impl Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 20] = [
+pub const ALL: [Scenario; 23] = [
     Scenario {
         name: "join",
         about: "all nodes start through three seeds and find each other",
@@ -83,13 +85,18 @@ pub const ALL: [Scenario; 20] = [
         act: partition::hour,
     },
     Scenario {
+        name: "two-hour-partition",
+        about: "two halves are cut apart for longer than the dead are remembered, then find together",
+        act: partition::two_hours,
+    },
+    Scenario {
         name: "one-way",
         about: "some hear nothing and some are not heard for a minute; nobody else is buried",
         act: one_way::run,
     },
     Scenario {
         name: "pause",
-        about: "some have no time to read for 10 s; against SWIM without Lifeguard",
+        about: "some have no time to read, again and again; against SWIM without Lifeguard",
         act: pause::run,
     },
     Scenario {
@@ -113,6 +120,16 @@ pub const ALL: [Scenario; 20] = [
         act: restart::run,
     },
     Scenario { name: "leave", about: "one in ten says goodbye; nobody suspects it", act: leave::run },
+    Scenario {
+        name: "attack",
+        about: "one in fifty lies about others in every way; nobody healthy is held for dead",
+        act: attack::run,
+    },
+    Scenario {
+        name: "swim-cost",
+        about: "what membership costs a node, quiet and with loss, in meshes of growing size",
+        act: cost::run,
+    },
     Scenario {
         name: "lookup",
         about: "directories with cold tables joined through one seed announce and find",
@@ -143,7 +160,8 @@ pub const ALL: [Scenario; 20] = [
 
 /// Measures the curve of that name, `None` if there is none; `nodes` is the size of the mesh, or of the largest.
 pub fn curve(name: &str, setting: Setting) -> Option<Curve> {
-    dht::CURVES.into_iter().find(|(known, _)| *known == name).map(|(_, draw)| draw(setting))
+    let curves = dht::CURVES.into_iter().chain([cost::CURVE]);
+    curves.into_iter().find(|(known, _)| *known == name).map(|(_, draw)| draw(setting))
 }
 
 /// The scenario of that name.

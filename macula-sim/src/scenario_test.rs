@@ -79,6 +79,28 @@ fn a_mesh_in_churn_stays_right() {
 }
 
 #[test]
+fn the_dead_are_found_though_messages_get_lost() {
+    holds("crash-loss", 32, &[1, 2]);
+    holds("kill-100", 32, &[1]);
+}
+
+#[test]
+fn halves_find_together_after_hours() {
+    holds("hour-partition", 12, &[1]);
+    holds("two-hour-partition", 12, &[1]);
+}
+
+#[test]
+fn liars_kill_nobody() {
+    holds("attack", 24, &[1]);
+}
+
+#[test]
+fn what_membership_costs_is_measured() {
+    holds("swim-cost", 100, &[1]);
+}
+
+#[test]
 fn names_are_unique_and_known() {
     for scenario in ALL {
         assert_eq!(named(scenario.name).map(|found| found.about), Some(scenario.about));

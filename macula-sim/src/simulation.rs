@@ -5,6 +5,7 @@ mod directory;
 mod event;
 mod exchange;
 mod first_word;
+mod liars;
 mod lifecycle;
 mod membership;
 mod options;
@@ -21,6 +22,7 @@ use rand::rngs::StdRng;
 
 pub use directory::DirectoryFaults;
 pub(crate) use event::Event;
+pub use liars::Lies;
 pub use options::{Layers, Options};
 
 use crate::agenda::Agenda;
@@ -225,6 +227,7 @@ impl Simulation {
             nodes: &self.nodes,
             partitions: &self.network.faults().partitions,
             grace: self.options.grace(self.nodes.len()),
+            forget_after: self.options.swim.forget_after,
         };
         let broken: Vec<_> = invariants
             .iter_mut()
@@ -288,6 +291,7 @@ impl Simulation {
             Event::Request { from, lives, to, id, parcel } => self.on_request(from, lives, to, id, parcel),
             Event::Response { to, lives, id, parcel } => self.on_response(to, lives, id, parcel),
             Event::RequestOver { node, lives, id } => self.on_request_over(node, lives, id),
+            Event::Lie { node, lives } => self.on_lie(node, lives),
             Event::Sweep => self.on_sweep(),
         }
     }

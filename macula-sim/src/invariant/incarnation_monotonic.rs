@@ -1,6 +1,6 @@
 //! What a node knows of another's incarnation never falls.
 //!
-//! Nobody forgets in a run: the dead are remembered for an hour, and no scenario lasts that long after a death.
+//! The dead are remembered for an hour; no scenario starts somebody anew, with an earlier clock, that long after its death.
 
 use macula_membership::Incarnation;
 

@@ -109,7 +109,8 @@ mod tests {
         let mut verdict = |seconds| {
             let now = Timestamp::from_start(Duration::from_secs(seconds));
             let grace = Duration::from_secs(8);
-            let world = World { now, nodes: simulation.nodes(), partitions: &[], grace };
+            let forget_after = Duration::from_secs(3_600);
+            let world = World { now, nodes: simulation.nodes(), partitions: &[], grace, forget_after };
             let planted = Belief { observer_lives: 1, ..at(1, belief(Suspected, 1)) };
             assert_eq!(rule.on_belief(&world, &planted), Ok(()));
             rule.at_end(&world).is_ok()

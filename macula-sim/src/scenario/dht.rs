@@ -39,7 +39,7 @@ const KEYS_MAX: usize = 200;
 const FINDS_PER_KEY: usize = 5;
 
 /// Measures a curve.
-type Measure = fn(Setting) -> Curve;
+pub(super) type Measure = fn(Setting) -> Curve;
 
 /// The curves that can be measured, by name.
 pub(super) const CURVES: [(&str, Measure); 2] = [("dht-cost", cost::curve), ("dht-liars", liars::curve)];

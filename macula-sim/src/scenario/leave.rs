@@ -1,4 +1,4 @@
-//! Leave: one node in ten says goodbye; all others see it leave, and nobody has to suspect it first.
+//! Leave: one node in ten says goodbye; within a few periods all others have seen it leave, and nobody suspects it.
 
 use std::time::Duration;
 
@@ -8,6 +8,9 @@ use super::{Outcome, Setting};
 use crate::{BeliefKind, Life, Options};
 
 const SPAN: Duration = Duration::from_secs(60);
+
+/// Protocol periods until everybody knows, at most: gossip takes about as many rounds as the size has binary digits.
+const KNOWN_PERIODS: u32 = 10;
 
 pub(super) fn run(setting: Setting) -> Outcome {
     let (mut simulation, _) = gathered(setting, Options::default());
@@ -29,15 +32,21 @@ pub(super) fn run(setting: Setting) -> Outcome {
     let beliefs = simulation.beliefs();
     let count =
         |kind| beliefs.iter().filter(|belief| belief.kind == kind && nodes.contains(&belief.subject)).count();
-    let (left, confirmed) = (count(BeliefKind::Left), count(BeliefKind::Confirmed));
-    if confirmed > 0 {
-        simulation.violate("leaving", format!("{confirmed} times somebody was buried who had said goodbye"));
+    let (left, suspected, confirmed) =
+        (count(BeliefKind::Left), count(BeliefKind::Suspected), count(BeliefKind::Confirmed));
+    if suspected + confirmed > 0 {
+        let what = format!("{suspected} times suspected and {confirmed} times buried who had said goodbye");
+        simulation.violate("leaving", what);
+    }
+    let limit = simulation.options().swim.protocol_period * KNOWN_PERIODS;
+    if known > limit {
+        simulation.violate("leaving", format!("known everywhere after {known:?}, not within {limit:?}"));
     }
     let mut rows = vec![
         row("said goodbye", nodes.len().to_string()),
         row("acknowledged within", seconds(goodbye.unwrap_or(SPAN))),
         row("known everywhere after", seconds(known)),
-        row("seen to leave, buried instead", format!("{left}, {confirmed}")),
+        row("seen to leave, suspected, buried", format!("{left}, {suspected}, {confirmed}")),
     ];
     rows.extend(traffic(simulation.figures() - before, &simulation, span));
     Outcome::of("leave", setting, simulation, rows)

@@ -54,6 +54,11 @@ impl Outcome {
         }
     }
 
+    /// Whether a rule was broken.
+    pub fn is_broken(&self) -> bool {
+        !self.violations.is_empty()
+    }
+
     /// The command that does the very same again.
     pub fn command(&self) -> String {
         let Setting { nodes, seed, span, through_codec } = self.setting;

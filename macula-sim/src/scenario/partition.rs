@@ -24,6 +24,11 @@ pub(super) fn hour(setting: Setting) -> Outcome {
     halves("hour-partition", setting, Duration::from_secs(3_600))
 }
 
+/// For longer than the dead are remembered.
+pub(super) fn two_hours(setting: Setting) -> Outcome {
+    halves("two-hour-partition", setting, Duration::from_secs(7_200))
+}
+
 fn halves(name: &'static str, setting: Setting, usual: Duration) -> Outcome {
     let (mut simulation, _) = gathered(setting, Options::default());
     simulation.run_for(Duration::from_secs(10));

@@ -10,6 +10,9 @@ use super::outcome::{row, seconds, traffic};
 use super::{Outcome, Setting};
 use crate::{NodeIndex, Options, SimNode, Simulation};
 
+/// Protocol periods until whoever came back is a member everywhere, at most.
+const KNOWN_PERIODS: u32 = 3;
+
 /// Long enough for everybody to bury the dead.
 const SPAN: Duration = Duration::from_secs(60);
 
@@ -64,5 +67,10 @@ fn known_anew(simulation: &mut Simulation, nodes: &[NodeIndex]) -> Duration {
     if took.is_none() {
         simulation.violate("settling", format!("the restarted are not known everywhere after {PATIENCE:?}"));
     }
-    took.unwrap_or(PATIENCE)
+    let took = took.unwrap_or(PATIENCE);
+    let limit = simulation.options().swim.protocol_period * KNOWN_PERIODS;
+    if took > limit {
+        simulation.violate("return", format!("members everywhere after {took:?}, not within {limit:?}"));
+    }
+    took
 }

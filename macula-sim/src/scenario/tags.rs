@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use macula_membership::{Machine, Tags};
+use macula_membership::{Machine, TAGS_BYTES_MAX, Tags};
 use macula_proto::NodeId;
 use rand::RngExt as _;
 
@@ -56,9 +56,11 @@ pub(super) fn run(setting: Setting) -> Outcome {
     Outcome::of("tags", setting, simulation, rows)
 }
 
-/// As large as tags may be, nearly.
+/// As large as tags may be.
 fn tags(round: u32) -> Tags {
-    Tags::from([("round".to_owned(), round.to_string()), ("fill".to_owned(), "x".repeat(500))])
+    let (round, keys) = (round.to_string(), "round".len() + "fill".len());
+    let fill = "x".repeat(TAGS_BYTES_MAX - keys - round.len());
+    Tags::from([("round".to_owned(), round), ("fill".to_owned(), fill)])
 }
 
 /// How many lists hold old tags of one of these members.

@@ -105,6 +105,11 @@ pub(crate) enum Event {
         lives: u32,
         id: RequestId,
     },
+    /// A liar says something.
+    Lie {
+        node: NodeIndex,
+        lives: u32,
+    },
     /// Links are looked through for idle ones.
     Sweep,
 }
@@ -128,9 +133,10 @@ impl Event {
     /// Whose process it reaches; `None` if it is none's.
     pub(crate) const fn recipient(&self) -> Option<NodeIndex> {
         match self {
-            Self::Timer { node, .. } | Self::LinkGone { node, .. } | Self::RequestOver { node, .. } => {
-                Some(*node)
-            }
+            Self::Timer { node, .. }
+            | Self::LinkGone { node, .. }
+            | Self::RequestOver { node, .. }
+            | Self::Lie { node, .. } => Some(*node),
             Self::Packet { to, .. }
             | Self::Step { to, .. }
             | Self::ExchangeRefused { to, .. }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use macula_dht::kademlia::{Node as Directory, Op};
-use macula_membership::{Incarnation, Machine, MachineParts, Tags, TagsError};
-use macula_proto::AllowAll;
+use macula_membership::{Machine, MachineParts, Tags, TagsError};
+use macula_proto::{AllowAll, UnixMillis};
 use rand::{Rng as _, RngExt as _};
 
 use super::Simulation;
@@ -41,24 +41,15 @@ impl Simulation {
         state.wipe();
         state.lives += 1;
         state.life = Life::Running;
-        let (signer, verifier) = (Arc::new(state.signer.clone()), Arc::new(CheapVerifier));
         if self.options.layers.membership() {
-            let parts = MachineParts {
-                config: self.options.swim.clone(),
-                contact: state.contact.clone(),
-                tags: Tags::new(),
-                incarnation_min: Incarnation::default(),
-                signer: signer.clone(),
-                verifier: verifier.clone(),
-                metrics: self.swim_metrics.clone(),
-                unix: now.unix,
-                seed: seeds[0],
-            };
-            let machine = Machine::new(parts, now.at);
+            let machine = Machine::new(self.parts(node, now.unix, seeds[0]), now.at);
+            let state = &mut self.nodes[node.place()];
             state.born = machine.local().incarnation;
             state.swim = Some(machine);
         }
         if self.options.layers.directory() {
+            let state = &mut self.nodes[node.place()];
+            let (signer, verifier) = (Arc::new(state.signer.clone()), Arc::new(CheapVerifier));
             let (contact, config) = (state.contact.clone(), self.options.kademlia.clone());
             let metrics = self.dht_metrics.clone();
             let gate = Arc::new(AllowAll);
@@ -69,6 +60,22 @@ impl Simulation {
         self.arm(node, Layer::Membership, self.now);
         self.arm(node, Layer::Directory, self.now);
         self.join(node)
+    }
+
+    /// What a node's membership is made of.
+    pub(super) fn parts(&self, node: NodeIndex, unix: UnixMillis, seed: u64) -> MachineParts {
+        let state = &self.nodes[node.place()];
+        MachineParts {
+            config: self.options.swim.clone(),
+            contact: state.contact.clone(),
+            tags: Tags::new(),
+            incarnation_min: state.incarnation_min,
+            signer: Arc::new(state.signer.clone()),
+            verifier: Arc::new(CheapVerifier),
+            metrics: self.swim_metrics.clone(),
+            unix,
+            seed,
+        }
     }
 
     fn join(&mut self, node: NodeIndex) -> Option<Op> {

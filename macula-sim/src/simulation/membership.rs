@@ -36,6 +36,9 @@ impl Simulation {
             return;
         }
         self.trace.fold(self.now, to, 2, parcel.digest);
+        if !self.liar_hears(from, to, &parcel.message) {
+            return;
+        }
         let sender = self.nodes[from.place()].id();
         self.swim_turn(to, |machine, now, out| machine.on_packet(now, sender, &parcel.message, out));
     }
@@ -43,7 +46,9 @@ impl Simulation {
     fn perform(&mut self, node: NodeIndex, effect: Effect) {
         match effect {
             Effect::Send { to, packet } => {
-                if let Some(to) = self.index.get(&to).copied() {
+                if let Some(to) = self.index.get(&to).copied()
+                    && !self.withholds(node, &packet)
+                {
                     self.send_packet(node, to, packet);
                 }
             }
@@ -66,7 +71,7 @@ impl Simulation {
         }
     }
 
-    fn send_packet(&mut self, from: NodeIndex, to: NodeIndex, packet: Packet) {
+    pub(super) fn send_packet(&mut self, from: NodeIndex, to: NodeIndex, packet: Packet) {
         let Some(parcel) = self.pack_packet(packet) else { return };
         self.figures.datagrams += 1;
         self.figures.datagram_bytes += parcel.bytes;

@@ -1,0 +1,69 @@
+//! Attack: one member in fifty lies. Liars call healthy members dead in many names, say again what others said long ago, change
+//! their tags all the time, start with the largest incarnation, invent members, withhold answers, and help nobody; and
+//! messages get lost. No healthy member is held for dead, and once they stop all lists are right.
+
+use std::time::Duration;
+
+use super::mesh::{draw, gathered, settle};
+use super::outcome::{row, seconds, traffic};
+use super::{Outcome, Setting};
+use crate::{BeliefKind, Faults, Lies, NodeIndex, Options, Simulation};
+
+/// One in so many lies.
+const ONE_IN: usize = 50;
+
+/// Members that each liar accuses, again and again.
+const VICTIMS: usize = 4;
+
+/// In so many names: more than there are confirmations that matter.
+const ACCUSERS: usize = 10;
+
+/// Members that each liar invents.
+const GHOSTS: usize = 10;
+
+/// How long they lie.
+const SPAN: Duration = Duration::from_secs(120);
+
+/// How long the lists may take to be right afterwards.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+pub(super) fn run(setting: Setting) -> Outcome {
+    let faults = Faults { loss: 0.05, ..Faults::default() };
+    let (mut simulation, _) = gathered(setting, Options { faults, ..Options::default() });
+    simulation.run_for(Duration::from_secs(10));
+    simulation.record_beliefs();
+    let before = simulation.figures();
+    let liars = corrupt(&mut simulation);
+    let span = setting.span.unwrap_or(SPAN);
+    simulation.run_for(span);
+    let part = simulation.figures() - before;
+    simulation.reform();
+    let settled = settle(&mut simulation, PATIENCE);
+    let healthy = |node: NodeIndex| !liars.contains(&node) && node.0 < setting.nodes;
+    let count = |kind| {
+        let beliefs = simulation.beliefs().iter();
+        beliefs.filter(|belief| belief.kind == kind && healthy(belief.subject)).count()
+    };
+    let mut rows = vec![
+        row("liars, and lies in all", format!("{}, {}", liars.len(), part.lies)),
+        row("healthy suspected, confirmed", {
+            format!("{}, {}", count(BeliefKind::Suspected), count(BeliefKind::Confirmed))
+        }),
+        row("all lists right afterwards", seconds(settled)),
+    ];
+    rows.extend(traffic(part, &simulation, span));
+    Outcome::of("attack", setting, simulation, rows)
+}
+
+/// Makes liars of some.
+fn corrupt(simulation: &mut Simulation) -> Vec<NodeIndex> {
+    let count = (simulation.nodes().len() / ONE_IN).max(1);
+    let mut nodes = draw(simulation, count * (1 + VICTIMS));
+    let liars: Vec<_> = nodes.drain(..count.min(nodes.len())).collect();
+    for liar in &liars {
+        let victims = nodes.drain(..VICTIMS.min(nodes.len())).collect();
+        let ghosts = (0..GHOSTS).map(|_| simulation.add(&[])).collect();
+        simulation.corrupt(*liar, Lies { victims, accusers: ACCUSERS, ghosts });
+    }
+    liars
+}
