@@ -282,8 +282,9 @@ impl<T: Transport, D: Directory> Inner<T, D> {
     ) {
         let deadline = Instant::now() + options.connect.max(options.wait);
         for pick in refused {
-            if self.hand_over(content, pick, options, deadline).await {
+            if let Some(local) = self.hand_over(content, pick, options, deadline).await {
                 published.groups += 1;
+                published.local += local;
             } else {
                 published.unserved += 1;
                 self.metrics.group_unserved.inc();
@@ -291,18 +292,23 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         }
     }
 
+    /// Offers a message to the next nodes of a group. Returns how many subscriptions of this node have it now; `None`:
+    /// nobody took it.
     async fn hand_over(
         &self,
         content: &Content,
         mut pick: Pick,
         options: PublishOptions,
         deadline: Instant,
-    ) -> bool {
+    ) -> Option<usize> {
         let scope = Scope::handed_over(pick.group.clone());
         while let Some(member) = pick.next() {
             self.metrics.group_handovers.inc();
             let taken = match member {
-                Member::Here => self.deliver_here(content, &scope, options).await,
+                Member::Here => match self.deliver_here(content, &scope, options).await {
+                    0 => false,
+                    local => return Some(local),
+                },
                 Member::There(link) => match content.to_frame(options.wait, &scope) {
                     Ok(frame) => match self.offer(&link, frame, options) {
                         Offered::Sent => true,
@@ -315,18 +321,18 @@ impl<T: Transport, D: Directory> Inner<T, D> {
                 },
             };
             if taken {
-                return true;
+                return Some(0);
             }
         }
-        false
+        None
     }
 
-    /// Gives a message to members of a group here; says whether one has it.
-    async fn deliver_here(&self, content: &Content, scope: &Scope, options: PublishOptions) -> bool {
+    /// Gives a message to a member of a group here; says how many have it.
+    async fn deliver_here(&self, content: &Content, scope: &Scope, options: PublishOptions) -> usize {
         let subscribers = self.local.matching(&content.realm, &content.topic);
         let delivery = Delivery::offer(&subscribers, content, !options.wait.is_zero(), scope);
         self.count_delivery(&Delivery::default(), &delivery);
-        self.settle_delivery(delivery, Instant::now() + options.wait).await.taken > 0
+        self.settle_delivery(delivery, Instant::now() + options.wait).await.taken
     }
 
     /// Waits for this node's subscribers that had no room, and counts.

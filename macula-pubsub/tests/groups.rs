@@ -145,6 +145,21 @@ async fn a_group_of_this_node_alone_and_one_with_members_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_publishers_own_member_steps_in_for_one_that_cannot_be_reached() {
+    let mut mesh = Mesh::new();
+    let [anna, bert] = mesh.nodes();
+    let mut own = join(&anna, "t", workers()).await;
+    let _lost = join(&bert, "t", workers()).await;
+    mesh.network.partition(mesh.id(1), mesh.id(2));
+    for report in publish_all(&anna, 10).await {
+        assert_eq!((report.local, report.groups, report.unserved), (1, 1, 0), "{report:?}");
+    }
+    let mut served = numbers(&mut own);
+    served.sort_unstable();
+    assert_eq!(served, (0..10).collect::<Vec<u32>>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_publisher_that_knows_no_groups_reaches_one_member_of_each_node() {
     let mut mesh = Mesh::new();
     let [bert] = mesh.nodes();
