@@ -58,7 +58,7 @@ struct Departure {
     /// Groups whose first node could not be given it.
     refused: Vec<Pick>,
     /// The message itself, if there may be groups to hand over.
-    content: Option<Content>,
+    content: Option<Box<Content>>,
 }
 
 /// A copy for a node that was picked for groups.
@@ -222,7 +222,9 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         self.count_copies(&Published::default(), &departure.published);
         departure.delivery = Delivery::offer(subscribers, &content, may_wait, &addressed.here);
         self.count_delivery(&Delivery::default(), &departure.delivery);
-        departure.content = addressed.here.grouped.then_some(content);
+        if addressed.here.grouped {
+            departure.content = Some(Box::new(content));
+        }
         Ok(departure)
     }
 
@@ -267,7 +269,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         published.dropped += delivery.refused;
         published.groups += delivery.groups;
         if let Some(content) = content {
-            self.hand_over_all(&content, refused, options, &mut published).await;
+            // Boxed, so that who publishes without groups does not carry its state.
+            Box::pin(self.hand_over_all(&content, refused, options, &mut published)).await;
         }
         published
     }
