@@ -31,6 +31,12 @@ const RIGHT_BYTES_MAX: usize = UPDATES_BYTES_MAX / 2;
 /// How often a node refutes within the shortest time that a suspicion lasts, at most.
 const REFUTATIONS_A_SUSPICION: u32 = 3;
 
+/// More than one in so many suspected at once are a crowd, and no fewer than so many.
+const CROWD_SHARE: usize = 4;
+
+/// How many times longer suspicions are if everybody is suspected.
+const CROWD_STRETCH: f64 = 8.0;
+
 /// At most so often a node answers somebody else who uses its name.
 const CONTEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -372,6 +378,13 @@ impl Machine {
     fn tell(&self, id: &NodeId, event: fn(Member) -> Event, out: &mut Effects) {
         out.extend(self.roster.get(id).and_then(Entry::member).map(event).map(Effect::Event));
     }
+}
+
+/// By how much the shortest suspicion is longer where many are suspected at once: it is more likely then that somebody lies,
+/// or that this node is cut off, than that so many have died; and so many refutations take longer to go round.
+pub(crate) fn crowd(suspects: usize, present: usize) -> f64 {
+    let usual = (present / CROWD_SHARE).max(CROWD_SHARE);
+    1.0 + CROWD_STRETCH * suspects.saturating_sub(usual) as f64 / present.max(1) as f64
 }
 
 /// Whether what users see of a member changed.

@@ -10,6 +10,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use crate::effect::{Effect, Effects};
 use crate::health::LocalHealth;
+use crate::judge::crowd;
 use crate::member::check_tags;
 use crate::message::{Packet, PacketKind, Update, suspector};
 use crate::metrics::{KindCounters, SwimMetrics};
@@ -262,7 +263,8 @@ impl Machine {
             self.resend_goodbye(now, out);
             return;
         }
-        while let Some(due) = self.suspicions.due(now) {
+        let crowd = crowd(self.suspicions.len(), self.roster.present());
+        while let Some(due) = self.suspicions.due(now, crowd) {
             match due {
                 Due::Reminder(id, by) => self.remind(now, id, by),
                 Due::End(id) => self.bury(now, id, out),

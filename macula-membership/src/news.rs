@@ -18,6 +18,9 @@ use crate::roster::keyed;
 /// Pieces passed over because they did not fit or are known, before a packet counts as full.
 const PASSED_OVER_MAX: usize = 128;
 
+/// Hearsay takes one part in so many of a packet.
+const HEARSAY_SHARE: usize = 3;
+
 /// Members of whom it is remembered how often they were told a piece: as many as there can be neighbours.
 const TOLD_MAX: usize = 2 * RINGS_MAX;
 
@@ -35,12 +38,18 @@ enum Topic {
 /// How often it was passed on, then a serial number that counts down: least-passed first, of those the newest.
 type Place = (u32, u64);
 
+type Queue = BTreeMap<Place, u32>;
+
 /// The retransmit queue. Bounded: when it is full, the most often passed piece is dropped.
+///
+/// What members say themselves and hearsay about them have half of the room each, so that a flood of the one, which lies
+/// might be, does not drown the other, which might refute them.
 ///
 /// A piece stays in its slot for as long as it lives; being passed on only moves the slot's number in the queue.
 #[derive(Debug)]
 pub(crate) struct News {
-    queue: BTreeMap<Place, u32>,
+    words: Queue,
+    hearsay: Queue,
     /// From topic to slot; hashed by subject alone, so that all topics of one subject are found together.
     slots: HashTable<u32>,
     items: Vec<Option<Item>>,
@@ -122,7 +131,8 @@ impl News {
     /// Nothing; at most `items_max` pieces. `hash_key` makes places in the table unpredictable for whoever picks ids.
     pub(crate) const fn new(items_max: usize, hash_key: u64) -> Self {
         Self {
-            queue: BTreeMap::new(),
+            words: Queue::new(),
+            hearsay: Queue::new(),
             slots: HashTable::new(),
             items: Vec::new(),
             free: Vec::new(),
@@ -133,16 +143,17 @@ impl News {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.words.is_empty() && self.hearsay.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.queue.len()
+        self.words.len() + self.hearsay.len()
     }
 
     /// Whether there is a piece that was not passed on yet.
     pub(crate) fn has_fresh(&self) -> bool {
-        self.queue.first_key_value().is_some_and(|((passed, _), _)| *passed == 0)
+        let fresh = |queue: &Queue| queue.first_key_value().is_some_and(|((passed, _), _)| *passed == 0);
+        fresh(&self.words) || fresh(&self.hearsay)
     }
 
     /// Adds news that `source` brought; older news about the same subject that it makes pointless go. Returns whether
@@ -160,8 +171,10 @@ impl News {
             Topic::Death => self.retract(&subject, |topic| topic != Topic::Statement),
             again @ Topic::Suspicion { .. } => self.retract(&subject, |topic| topic == again),
         }
-        let full = self.queue.len() >= self.items_max;
-        if full && let Some((_, last)) = self.queue.pop_last() {
+        let half = self.items_max / 2;
+        let queue = self.queue_of(&update);
+        let full = queue.len() >= half;
+        if full && let Some((_, last)) = queue.pop_last() {
             self.vacate(last);
         }
         let bytes = update.wire_len() as u32;
@@ -170,11 +183,11 @@ impl News {
         self.serial = self.serial.wrapping_sub(1);
         let place = (u32::from(hurried), self.serial);
         let slot = self.free.pop().unwrap_or(self.items.len() as u32);
+        self.queue_of(&update).insert(place, slot);
         match self.items.get_mut(slot as usize) {
             Some(vacant) => *vacant = Some(Item { update, place, since: now, told, bytes }),
             None => self.items.push(Some(Item { update, place, since: now, told, bytes })),
         }
-        self.queue.insert(place, slot);
         let (key, items) = (self.hash_key, &self.items);
         self.slots.insert_unique(keyed(key, &subject), slot, |slot| subject_hash(items, *slot, key));
         full
@@ -203,19 +216,27 @@ impl News {
         }
     }
 
-    /// Moves what `to` is to be told and fits into `room` bytes to `out`, and counts it as told.
-    pub(crate) fn take(
-        &mut self,
-        to: &NodeId,
-        mut room: usize,
-        audience: Audience<'_>,
-        out: &mut Vec<Update>,
-    ) {
-        let mut taken = Vec::new();
+    /// Moves what `to` is to be told and fits into `room` bytes to `out`, and counts it as told. Hearsay has a third of the
+    /// room, all of it if there is nothing else.
+    pub(crate) fn take(&mut self, to: &NodeId, room: usize, audience: Audience<'_>, out: &mut Vec<Update>) {
+        let share = if self.words.is_empty() { room } else { room / HEARSAY_SHARE };
+        let (hearsay, bytes) = self.pick(&self.hearsay, to, share, audience);
+        let (words, _) = self.pick(&self.words, to, room - bytes, audience);
+        for slot in words.into_iter().chain(hearsay) {
+            if let Some(item) = &self.items[slot as usize] {
+                out.push(item.update.clone());
+            }
+            self.count(slot, to, audience);
+        }
+    }
+
+    /// What of one queue `to` is to be told and fits, and how many bytes that takes.
+    fn pick(&self, queue: &Queue, to: &NodeId, room: usize, audience: Audience<'_>) -> (Vec<u32>, usize) {
+        let (mut picked, mut left) = (Vec::new(), room);
         let mut passed_over = 0;
-        for slot in self.queue.values() {
+        for slot in queue.values() {
             let Some(item) = &self.items[*slot as usize] else { continue };
-            let rest = room.checked_sub(item.bytes as usize);
+            let rest = left.checked_sub(item.bytes as usize);
             let wanted = item.told.times(to) < audience.times && item.update.subject() != *to;
             let Some(rest) = rest.filter(|_| wanted) else {
                 passed_over += 1;
@@ -224,16 +245,13 @@ impl News {
                 }
                 continue;
             };
-            room = rest;
-            out.push(item.update.clone());
-            taken.push(*slot);
-            if room < RUMOUR_BYTES_MAX {
+            left = rest;
+            picked.push(*slot);
+            if left < RUMOUR_BYTES_MAX {
                 break;
             }
         }
-        for slot in taken {
-            self.count(slot, to, audience);
-        }
+        (picked, room - left)
     }
 
     /// Drops what was passed on at least once and is older than `age`: by now everybody knows, or learns it from an
@@ -243,11 +261,12 @@ impl News {
             let item = self.items[*slot as usize].as_ref();
             item.is_some_and(|item| item.place.0 > 0 && now.since(item.since) > age)
         };
-        let stale: Vec<u32> = self.queue.values().copied().filter(stale).collect();
+        let stale: Vec<u32> =
+            self.words.values().chain(self.hearsay.values()).copied().filter(stale).collect();
         for slot in stale {
             self.remove(slot);
         }
-        if self.queue.is_empty() {
+        if self.is_empty() {
             // After a storm, the room is given back.
             (self.items, self.free) = (Vec::new(), Vec::new());
             self.slots = HashTable::new();
@@ -257,13 +276,18 @@ impl News {
     fn count(&mut self, slot: u32, to: &NodeId, audience: Audience<'_>) {
         let Some(item) = &mut self.items[slot as usize] else { return };
         item.told.set(to, item.told.times(to) + 1);
-        self.queue.remove(&item.place);
+        let queue = if topic(&item.update) == Topic::Statement { &mut self.words } else { &mut self.hearsay };
+        queue.remove(&item.place);
         item.place.0 += 1;
         if audience.is_done(&item.told) {
             self.vacate(slot);
         } else {
-            self.queue.insert(item.place, slot);
+            queue.insert(item.place, slot);
         }
+    }
+
+    fn queue_of(&mut self, update: &Update) -> &mut Queue {
+        if topic(update) == Topic::Statement { &mut self.words } else { &mut self.hearsay }
     }
 
     /// Whether a member's own word is under way.
@@ -290,7 +314,9 @@ impl News {
 
     fn remove(&mut self, slot: u32) {
         if let Some(item) = &self.items[slot as usize] {
-            self.queue.remove(&item.place);
+            let queue =
+                if topic(&item.update) == Topic::Statement { &mut self.words } else { &mut self.hearsay };
+            queue.remove(&item.place);
             self.vacate(slot);
         }
     }
@@ -386,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_death_replaces_the_suspicions_and_a_full_queue_drops_the_most_passed() {
-        let mut news = News::new(2, 7);
+        let mut news = News::new(4, 7);
         push(&mut news, suspect(1, 1));
         push(&mut news, suspect(1, 2));
         push(&mut news, Update::Dead(Rumour { id: id(1), incarnation: Incarnation(1), by: 3 }));

@@ -46,6 +46,8 @@ struct Suspicion {
     by: Vec<u64>,
     /// It was told again.
     reminded: bool,
+    /// Too many were suspected at once when it would have ended: it ends no sooner than this.
+    postponed: Option<Timestamp>,
 }
 
 /// What is due.
@@ -64,7 +66,7 @@ impl Suspicions {
             return;
         }
         let span = Span { confirmations: span.confirmations.min(CONFIRMATIONS_MAX), ..span };
-        let suspicion = Suspicion { started: now, span, by: vec![by], reminded: false };
+        let suspicion = Suspicion { started: now, span, by: vec![by], reminded: false, postponed: None };
         self.by_deadline.insert((suspicion.next(), id));
         self.by_id.insert(id, suspicion);
     }
@@ -116,21 +118,27 @@ impl Suspicions {
         self.by_deadline.first().map(|(at, _)| *at)
     }
 
-    /// Takes what is due by `now`.
-    pub(crate) fn due(&mut self, now: Timestamp) -> Option<Due> {
-        let (at, id) = *self.by_deadline.first()?;
-        if at > now {
-            return None;
+    /// Takes what is due by `now`. The shortest suspicion is `crowd` times as long as it was when it started.
+    pub(crate) fn due(&mut self, now: Timestamp, crowd: f64) -> Option<Due> {
+        loop {
+            let (at, id) = *self.by_deadline.first()?;
+            if at > now {
+                return None;
+            }
+            self.by_deadline.pop_first();
+            let suspicion = self.by_id.get_mut(&id)?;
+            let reminds = !suspicion.reminded;
+            suspicion.reminded = true;
+            suspicion.postponed = Some(suspicion.started + suspicion.span.min.mul_f64(crowd));
+            if !reminds && suspicion.next() <= now {
+                self.by_id.remove(&id);
+                return Some(Due::End(id));
+            }
+            self.by_deadline.insert((suspicion.next(), id));
+            if reminds {
+                return Some(Due::Reminder(id, suspicion.by[0]));
+            }
         }
-        self.by_deadline.pop_first();
-        let suspicion = self.by_id.get_mut(&id)?;
-        if suspicion.reminded {
-            self.by_id.remove(&id);
-            return Some(Due::End(id));
-        }
-        suspicion.reminded = true;
-        self.by_deadline.insert((suspicion.next(), id));
-        Some(Due::Reminder(id, suspicion.by[0]))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -146,7 +154,10 @@ impl Suspicion {
     /// When to do something about it: first to tell it again, then to end it. No suspicion is shorter than its shortest time,
     /// so that the former comes first.
     fn next(&self) -> Timestamp {
-        if self.reminded { self.deadline() } else { self.started + self.span.min / 2 }
+        if !self.reminded {
+            return self.started + self.span.min / 2;
+        }
+        self.postponed.map_or(self.deadline(), |at| at.max(self.deadline()))
     }
 
     /// max − (max − min) · ln(c + 1) / ln(k + 1), with c of k confirmations.
@@ -179,7 +190,7 @@ mod tests {
     fn each_independent_confirmation_brings_the_end_nearer() {
         let mut suspicions = Suspicions::default();
         suspicions.start(Timestamp::ZERO, ID, 1, span(3));
-        assert_eq!(suspicions.due(at(2.0)), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(2.0), 1.0), Some(Due::Reminder(ID, 1)));
         assert_eq!(suspicions.deadline(), Some(at(24.0)));
         assert!(!suspicions.confirm(ID, 1), "the same member again is no confirmation");
         assert!(suspicions.confirm(ID, 2));
@@ -188,8 +199,8 @@ mod tests {
         assert!(suspicions.confirm(ID, 4));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
         assert!(!suspicions.confirm(ID, 5), "more than all changes nothing");
-        assert_eq!(suspicions.due(at(3.9)), None);
-        assert_eq!(suspicions.due(at(4.0)), Some(Due::End(ID)));
+        assert_eq!(suspicions.due(at(3.9), 1.0), None);
+        assert_eq!(suspicions.due(at(4.0), 1.0), Some(Due::End(ID)));
         assert_eq!(suspicions.len(), 0);
     }
 
@@ -197,7 +208,7 @@ mod tests {
     fn where_nobody_can_confirm_the_shortest_time_holds() {
         let mut suspicions = Suspicions::default();
         suspicions.start(Timestamp::ZERO, ID, 1, span(0));
-        assert_eq!(suspicions.due(at(4.0)), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(4.0), 1.0), Some(Due::Reminder(ID, 1)));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
         suspicions.end(&ID);
         assert_eq!(suspicions.deadline(), None);
@@ -209,11 +220,11 @@ mod tests {
         suspicions.start(Timestamp::ZERO, ID, 1, span(1));
         assert_eq!(suspicions.deadline(), Some(at(2.0)));
         assert!(suspicions.confirm(ID, 2), "all confirm: the shortest time");
-        assert_eq!(suspicions.due(at(1.9)), None);
-        assert_eq!(suspicions.due(at(2.0)), Some(Due::Reminder(ID, 1)));
-        assert_eq!(suspicions.due(at(2.0)), None);
-        assert_eq!(suspicions.due(at(4.0)), Some(Due::End(ID)));
-        assert_eq!((suspicions.due(at(9.0)), suspicions.len()), (None, 0));
+        assert_eq!(suspicions.due(at(1.9), 1.0), None);
+        assert_eq!(suspicions.due(at(2.0), 1.0), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(2.0), 1.0), None);
+        assert_eq!(suspicions.due(at(4.0), 1.0), Some(Due::End(ID)));
+        assert_eq!((suspicions.due(at(9.0), 1.0), suspicions.len()), (None, 0));
     }
 
     #[test]
@@ -230,5 +241,16 @@ mod tests {
             suspicions.prove(at(5.0), NodeId::from_bytes(bytes), at(9.0));
         }
         assert_eq!((suspicions.proven_len(), suspicions.proven_until.len()), (PROVEN_MAX, PROVEN_MAX));
+    }
+
+    #[test]
+    fn a_suspicion_among_many_ends_later_and_is_asked_again_then() {
+        let mut suspicions = Suspicions::default();
+        suspicions.start(Timestamp::ZERO, ID, 1, span(0));
+        assert_eq!(suspicions.due(at(2.0), 1.0), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(4.0), 2.5), None);
+        assert_eq!(suspicions.deadline(), Some(at(10.0)));
+        assert_eq!(suspicions.due(at(10.0), 3.0), None);
+        assert_eq!(suspicions.due(at(12.0), 1.0), Some(Due::End(ID)));
     }
 }

@@ -56,7 +56,7 @@ impl Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 23] = [
+pub const ALL: [Scenario; 24] = [
     Scenario {
         name: "join",
         about: "all nodes start through three seeds and find each other",
@@ -124,6 +124,11 @@ pub const ALL: [Scenario; 23] = [
         name: "attack",
         about: "one in fifty lies about others in every way; nobody healthy is held for dead",
         act: attack::run,
+    },
+    Scenario {
+        name: "slander",
+        about: "one accuses everybody in several names; nobody healthy is held for dead",
+        act: attack::slander,
     },
     Scenario {
         name: "swim-cost",

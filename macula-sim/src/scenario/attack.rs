@@ -18,6 +18,9 @@ const VICTIMS: usize = 4;
 /// In so many names: more than there are confirmations that matter.
 const ACCUSERS: usize = 10;
 
+/// In how many names one who accuses everybody does so: enough for the shortest suspicion.
+const SLANDERERS: usize = 4;
+
 /// Members that each liar invents.
 const GHOSTS: usize = 10;
 
@@ -28,6 +31,27 @@ const SPAN: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) fn run(setting: Setting) -> Outcome {
+    attack("attack", setting, corrupt)
+}
+
+/// One member accuses all others at once.
+pub(super) fn slander(setting: Setting) -> Outcome {
+    attack("slander", setting, |simulation| {
+        let liars = draw(simulation, 1);
+        for liar in &liars {
+            let victims = simulation.living().into_iter().filter(|node| node != liar).collect();
+            let lies = Lies { victims, accusers: SLANDERERS, ghosts: Vec::new() };
+            simulation.corrupt(*liar, lies);
+        }
+        liars
+    })
+}
+
+fn attack(
+    name: &'static str,
+    setting: Setting,
+    corrupt: impl FnOnce(&mut Simulation) -> Vec<NodeIndex>,
+) -> Outcome {
     let faults = Faults { loss: 0.05, ..Faults::default() };
     let (mut simulation, _) = gathered(setting, Options { faults, ..Options::default() });
     simulation.run_for(Duration::from_secs(10));
@@ -52,7 +76,7 @@ pub(super) fn run(setting: Setting) -> Outcome {
         row("all lists right afterwards", seconds(settled)),
     ];
     rows.extend(traffic(part, &simulation, span));
-    Outcome::of("attack", setting, simulation, rows)
+    Outcome::of(name, setting, simulation, rows)
 }
 
 /// Makes liars of some.
