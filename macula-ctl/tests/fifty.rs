@@ -18,8 +18,9 @@ const KILLED: usize = 10;
 
 const PERIOD: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(3);
-/// A small directory, so that the connections are membership's.
-const COMMON: [(&str, &str); 6] = [
+/// A small directory that looks after itself rarely, so that the connections are membership's.
+const COMMON: [(&str, &str); 7] = [
+    ("MACULA_ROUTING_REFRESH_INTERVAL", "24h"),
     ("MACULA_ROUTING_K", "5"),
     ("MACULA_ROUTING_ALPHA", "2"),
     ("MACULA_MEMBERSHIP_PROTOCOL_PERIOD", "500ms"),

@@ -126,8 +126,8 @@ const PROBING_MAX: usize = 16;
 /// Between one upkeep and the next, in parts of the refresh interval.
 const UPKEEPS_PER_REFRESH: u32 = 8;
 
-/// After a bootstrap, until the own neighbourhood is looked up again.
-const LOOK_AROUND_FIRST: Duration = Duration::from_secs(15);
+/// After a bootstrap, until the own neighbourhood is looked up again, in parts of the refresh interval: 15 s by default.
+const LOOK_AROUNDS_PER_REFRESH: u32 = 60;
 
 /// How much longer it is each time until the next one.
 const LOOK_AROUND_GROWTH: u32 = 4;
@@ -154,6 +154,7 @@ impl Node {
             store: Store::new(local.id, config.quotas, config.subnets),
             watchers: Watchers::new(config.quotas),
             pace: Pace::new(config.hedge_max),
+            look_around_after: config.refresh_interval / LOOK_AROUNDS_PER_REFRESH,
             rng,
             local,
             config,
@@ -169,7 +170,6 @@ impl Node {
             handovers: BTreeMap::new(),
             requests: BTreeMap::new(),
             bootstrap: None,
-            look_around_after: LOOK_AROUND_FIRST,
             hearsay: VecDeque::new(),
             probing: BTreeSet::new(),
             timers: Timers::new(),

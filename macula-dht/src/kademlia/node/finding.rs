@@ -9,7 +9,7 @@ use super::super::lookup::{Answer, Goal, Lookup, Outcome};
 use super::super::message::{Findings, Request};
 use super::super::record::SignedRecord;
 use super::{
-    BUSY_PAUSE, Done, Effect, LOOK_AROUND_FIRST, LOOK_AROUND_GROWTH, LookupId, Node, Now, Op, Purpose,
+    BUSY_PAUSE, Done, Effect, LOOK_AROUND_GROWTH, LOOK_AROUNDS_PER_REFRESH, LookupId, Node, Now, Op, Purpose,
     StoringId, Timer, merge, to_found,
 };
 use crate::{DirectoryError, Found};
@@ -356,8 +356,8 @@ impl Node {
         if self.fill_on(now, out) {
             return;
         }
-        self.look_around_after = LOOK_AROUND_FIRST;
-        self.timers.set_by(Timer::Neighbours, now.at + LOOK_AROUND_FIRST);
+        self.look_around_after = self.config.refresh_interval / LOOK_AROUNDS_PER_REFRESH;
+        self.timers.set_by(Timer::Neighbours, now.at + self.look_around_after);
         let ops = self.bootstrap.take().map(|bootstrap| bootstrap.ops).unwrap_or_default();
         let contacts = self.table.len();
         out.extend(ops.into_iter().map(|op| Effect::Done { op, outcome: Done::Bootstrapped(Ok(contacts)) }));
