@@ -40,6 +40,12 @@ type Place = (u32, u64);
 
 type Queue = BTreeMap<Place, u32>;
 
+/// The queue of what members say themselves.
+const WORDS: usize = 0;
+
+/// The queue of what others say about them.
+const HEARSAY: usize = 1;
+
 /// The retransmit queue. Bounded: when it is full, the most often passed piece is dropped.
 ///
 /// What members say themselves and hearsay about them have half of the room each, so that a flood of the one, which lies
@@ -48,8 +54,8 @@ type Queue = BTreeMap<Place, u32>;
 /// A piece stays in its slot for as long as it lives; being passed on only moves the slot's number in the queue.
 #[derive(Debug)]
 pub(crate) struct News {
-    words: Queue,
-    hearsay: Queue,
+    /// [`WORDS`] and [`HEARSAY`].
+    queues: [Queue; 2],
     /// From topic to slot; hashed by subject alone, so that all topics of one subject are found together.
     slots: HashTable<u32>,
     items: Vec<Option<Item>>,
@@ -131,8 +137,7 @@ impl News {
     /// Nothing; at most `items_max` pieces. `hash_key` makes places in the table unpredictable for whoever picks ids.
     pub(crate) const fn new(items_max: usize, hash_key: u64) -> Self {
         Self {
-            words: Queue::new(),
-            hearsay: Queue::new(),
+            queues: [Queue::new(), Queue::new()],
             slots: HashTable::new(),
             items: Vec::new(),
             free: Vec::new(),
@@ -143,17 +148,17 @@ impl News {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.words.is_empty() && self.hearsay.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.words.len() + self.hearsay.len()
+        self.queues.iter().map(Queue::len).sum()
     }
 
     /// Whether there is a piece that was not passed on yet.
     pub(crate) fn has_fresh(&self) -> bool {
-        let fresh = |queue: &Queue| queue.first_key_value().is_some_and(|((passed, _), _)| *passed == 0);
-        fresh(&self.words) || fresh(&self.hearsay)
+        let firsts = self.queues.iter().filter_map(Queue::first_key_value);
+        firsts.map(|(place, _)| place).any(|(passed, _)| *passed == 0)
     }
 
     /// Adds news that `source` brought; older news about the same subject that it makes pointless go. Returns whether
@@ -172,7 +177,7 @@ impl News {
             again @ Topic::Suspicion { .. } => self.retract(&subject, |topic| topic == again),
         }
         let half = self.items_max / 2;
-        let queue = self.queue_of(&update);
+        let queue = &mut self.queues[queue_of(&update)];
         let full = queue.len() >= half;
         if full && let Some((_, last)) = queue.pop_last() {
             self.vacate(last);
@@ -183,7 +188,7 @@ impl News {
         self.serial = self.serial.wrapping_sub(1);
         let place = (u32::from(hurried), self.serial);
         let slot = self.free.pop().unwrap_or(self.items.len() as u32);
-        self.queue_of(&update).insert(place, slot);
+        self.queues[queue_of(&update)].insert(place, slot);
         match self.items.get_mut(slot as usize) {
             Some(vacant) => *vacant = Some(Item { update, place, since: now, told, bytes }),
             None => self.items.push(Some(Item { update, place, since: now, told, bytes })),
@@ -219,9 +224,9 @@ impl News {
     /// Moves what `to` is to be told and fits into `room` bytes to `out`, and counts it as told. Hearsay has a third of the
     /// room, all of it if there is nothing else.
     pub(crate) fn take(&mut self, to: &NodeId, room: usize, audience: Audience<'_>, out: &mut Vec<Update>) {
-        let share = if self.words.is_empty() { room } else { room / HEARSAY_SHARE };
-        let (hearsay, bytes) = self.pick(&self.hearsay, to, share, audience);
-        let (words, _) = self.pick(&self.words, to, room - bytes, audience);
+        let share = if self.queues[WORDS].is_empty() { room } else { room / HEARSAY_SHARE };
+        let (hearsay, bytes) = self.pick(HEARSAY, to, share, audience);
+        let (words, _) = self.pick(WORDS, to, room - bytes, audience);
         for slot in words.into_iter().chain(hearsay) {
             if let Some(item) = &self.items[slot as usize] {
                 out.push(item.update.clone());
@@ -231,10 +236,10 @@ impl News {
     }
 
     /// What of one queue `to` is to be told and fits, and how many bytes that takes.
-    fn pick(&self, queue: &Queue, to: &NodeId, room: usize, audience: Audience<'_>) -> (Vec<u32>, usize) {
+    fn pick(&self, queue: usize, to: &NodeId, room: usize, audience: Audience<'_>) -> (Vec<u32>, usize) {
         let (mut picked, mut left) = (Vec::new(), room);
         let mut passed_over = 0;
-        for slot in queue.values() {
+        for slot in self.queues[queue].values() {
             let Some(item) = &self.items[*slot as usize] else { continue };
             let rest = left.checked_sub(item.bytes as usize);
             let wanted = item.told.times(to) < audience.times && item.update.subject() != *to;
@@ -261,8 +266,7 @@ impl News {
             let item = self.items[*slot as usize].as_ref();
             item.is_some_and(|item| item.place.0 > 0 && now.since(item.since) > age)
         };
-        let stale: Vec<u32> =
-            self.words.values().chain(self.hearsay.values()).copied().filter(stale).collect();
+        let stale: Vec<u32> = self.queues.iter().flat_map(Queue::values).copied().filter(stale).collect();
         for slot in stale {
             self.remove(slot);
         }
@@ -276,7 +280,7 @@ impl News {
     fn count(&mut self, slot: u32, to: &NodeId, audience: Audience<'_>) {
         let Some(item) = &mut self.items[slot as usize] else { return };
         item.told.set(to, item.told.times(to) + 1);
-        let queue = if topic(&item.update) == Topic::Statement { &mut self.words } else { &mut self.hearsay };
+        let queue = &mut self.queues[queue_of(&item.update)];
         queue.remove(&item.place);
         item.place.0 += 1;
         if audience.is_done(&item.told) {
@@ -284,10 +288,6 @@ impl News {
         } else {
             queue.insert(item.place, slot);
         }
-    }
-
-    fn queue_of(&mut self, update: &Update) -> &mut Queue {
-        if topic(update) == Topic::Statement { &mut self.words } else { &mut self.hearsay }
     }
 
     /// Whether a member's own word is under way.
@@ -314,9 +314,7 @@ impl News {
 
     fn remove(&mut self, slot: u32) {
         if let Some(item) = &self.items[slot as usize] {
-            let queue =
-                if topic(&item.update) == Topic::Statement { &mut self.words } else { &mut self.hearsay };
-            queue.remove(&item.place);
+            self.queues[queue_of(&item.update)].remove(&item.place);
             self.vacate(slot);
         }
     }
@@ -335,6 +333,10 @@ impl News {
         let update = self.items[slot as usize].as_ref().map(|item| &item.update);
         update.is_some_and(|update| update.subject() == other.subject() && topic(update) == topic(other))
     }
+}
+
+fn queue_of(update: &Update) -> usize {
+    if topic(update) == Topic::Statement { WORDS } else { HEARSAY }
 }
 
 fn subject_hash(items: &[Option<Item>], slot: u32, key: u64) -> u64 {
