@@ -308,8 +308,9 @@ impl Machine {
         }
         let said = before.as_ref().and_then(Entry::member);
         if said.is_some_and(|said| said.incarnation < after.incarnation && !differs(&said, &after)) {
-            // A newer word that says nothing new refutes something that somebody said.
-            self.suspicions.prove(now, id, now + self.shortest_suspicion());
+            // A newer word that says nothing new refutes something that somebody said. It counts for half of the shortest
+            // suspicion: who came too late to hear it, and believes the lie, hears the next one in time.
+            self.suspicions.prove(now, id, now + self.shortest_suspicion() / 2);
         }
         let was = before.as_ref().map(Entry::state);
         if was == Some(MemberState::Suspect) && state == MemberState::Alive {
