@@ -307,10 +307,11 @@ impl Machine {
             self.link_successors(now);
         }
         let said = before.as_ref().and_then(Entry::member);
-        if said.is_some_and(|said| said.incarnation < after.incarnation && !differs(&said, &after)) {
-            // A newer word that says nothing new refutes something that somebody said. It counts for half of the shortest
-            // suspicion: who came too late to hear it, and believes the lie, hears the next one in time.
-            self.suspicions.prove(now, id, now + self.shortest_suspicion() / 2);
+        let refutes = |said: &Member| said.incarnation < after.incarnation && !differs(said, &after);
+        if said.as_ref().is_none_or(refutes) {
+            // A newer word that says nothing new refutes something that somebody said. Who comes too late to have heard that,
+            // and learns of the member only now, must not believe what the others do not any more.
+            self.suspicions.prove(now, id, now + self.shortest_suspicion());
         }
         let was = before.as_ref().map(Entry::state);
         if was == Some(MemberState::Suspect) && state == MemberState::Alive {

@@ -325,6 +325,7 @@ fn nobody_can_drive_an_incarnation_up() {
 #[test]
 fn hearsay_of_a_death_only_starts_a_suspicion() {
     let (mut machine, now) = with_peer(&[2]);
+    let now = now + machine.config.suspect_timeout;
     hear(&mut machine, now, vec![dead(2, 5, 3)]);
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
     hear(&mut machine, now, vec![dead(2, 5, 4), dead(2, 5, 5)]);

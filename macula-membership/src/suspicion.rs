@@ -3,7 +3,7 @@
 //! Who confirms is hearsay as well: one liar can speak in many names, and so bring every suspicion to its shortest. What
 //! protects a healthy member is that even the shortest is several times as long as a refutation takes, that a suspicion is told
 //! again at half that time so that whoever knows better says so, and that a member which refuted is not suspected on hearsay
-//! for half of it.
+//! for as long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
