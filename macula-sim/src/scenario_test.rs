@@ -71,7 +71,8 @@ fn one_way_cuts_hurt_nobody_else() {
 #[test]
 fn who_accuses_everybody_kills_nobody() {
     let scenario = named("slander").unwrap();
-    let setting = |seed| Setting { nodes: 24, seed, span: Some(Duration::from_secs(20)), through_codec: false };
+    let setting =
+        |seed| Setting { nodes: 24, seed, span: Some(Duration::from_secs(20)), through_codec: false };
     let outcomes = [1, 1, 2].map(|seed| scenario.run(setting(seed)));
     outcomes.iter().for_each(|outcome| assert!(outcome.violations.is_empty(), "{outcome}"));
     assert_eq!(outcomes[0].trace, outcomes[1].trace, "the same seed, another run");
