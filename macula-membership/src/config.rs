@@ -35,8 +35,8 @@ pub struct SwimConfig {
     /// How often a neighbour that does not know it yet is told a piece of news. Where there are fewer neighbours than two a
     /// ring, each is told as much more often. 1–4, default 1.
     pub retransmit_multiplier: u32,
-    /// Pieces of news kept for gossip; when full, the most often sent goes first and anti-entropy has to
-    /// bring it. Gossip takes minutes for a thousand, so that more only costs memory. 16 – 1,000,000, default 1,024.
+    /// Pieces of news kept for gossip, one half for what members say themselves and one for hearsay; when a half is full, its
+    /// most often sent piece goes first and anti-entropy has to bring it. 16 – 1,000,000, default 1,024.
     pub news_max: usize,
     /// Time between two exchanges of member lists in a cell of up to 32; it grows with the binary logarithm of the number
     /// of members. A node that has just started begins with `protocol_period` and doubles it.

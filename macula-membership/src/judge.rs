@@ -233,9 +233,12 @@ impl Machine {
                 rumour.incarnation < entry.incarnation()
             }
         };
+        if !is_old {
+            return;
+        }
         let word = Update::Statement(entry.statement().clone());
         let bytes = told.iter().chain([&word]).map(Update::wire_len).sum::<usize>();
-        if is_old && bytes <= RIGHT_BYTES_MAX && !told.contains(&word) {
+        if bytes <= RIGHT_BYTES_MAX && !told.contains(&word) {
             told.push(word);
         }
     }
