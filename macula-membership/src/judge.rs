@@ -340,10 +340,7 @@ impl Machine {
         let was_present = before.as_ref().filter(|entry| entry.state().is_present());
         if let Some(member) = was_present.and_then(Entry::member) {
             self.metrics.left.inc();
-            let since = Timestamp::from_start(Duration::from_millis(
-                now.since_start().as_millis() as u64 / 100 * 100,
-            ));
-            out.push(Effect::Event(Event::Left(Member { state: MemberState::Left, since, ..member })));
+            out.push(Effect::Event(Event::Left(Member { state: MemberState::Left, since: now, ..member })));
         }
     }
 
@@ -377,7 +374,9 @@ impl Machine {
             self.config.rings
         };
         let confirmations = watchers.saturating_sub(1);
-        Span { min, max: min * self.config.suspect_timeout_max_factor, confirmations }
+        // Of two, each has only the other: neither can learn whether it is at fault itself.
+        let factor = if present <= 2 { 1 } else { self.config.suspect_timeout_max_factor };
+        Span { min, max: min * factor, confirmations }
     }
 
     fn tell(&self, id: &NodeId, event: fn(Member) -> Event, out: &mut Effects) {

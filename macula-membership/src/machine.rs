@@ -19,7 +19,7 @@ use crate::overlay::{Overlay, positions};
 use crate::probe::{Probe, Relay};
 use crate::roster::{Entry, Roster};
 use crate::statement::Presence;
-use crate::suspicion::{Due, Suspicions};
+use crate::suspicion::{Due, Stretch, Suspicions};
 use crate::{Incarnation, Member, MemberState, Rumour, Statement, SwimConfig, Tags, TagsError};
 
 /// News go round in fewer rounds of gossip than the binary logarithm of the number of members. After so many times more,
@@ -264,7 +264,8 @@ impl Machine {
             return;
         }
         let crowd = crowd(self.suspicions.len(), self.roster.present());
-        while let Some(due) = self.suspicions.due(now, crowd) {
+        let stretch = Stretch { crowd, alone: self.health.score() + 1 };
+        while let Some(due) = self.suspicions.due(now, stretch) {
             match due {
                 Due::Reminder(id, by) => self.remind(now, id, by),
                 Due::End(id) => self.bury(now, id, out),

@@ -1,4 +1,5 @@
-//! Suspicions and when they run out (Lifeguard §IV-B): soon if others confirm, late if this node is alone with it.
+//! Suspicions and when they run out (Lifeguard §IV-B): soon if others confirm, late if this node is alone
+//! with it, and later still where nobody could confirm and this node is not well.
 //!
 //! Who confirms is hearsay as well: one liar can speak in many names, and so bring every suspicion to its shortest. What
 //! protects a healthy member is that even the shortest is several times as long as a refutation takes, that a suspicion is told
@@ -23,8 +24,17 @@ pub(crate) struct Span {
     pub(crate) min: Duration,
     /// With none.
     pub(crate) max: Duration,
-    /// How many confirmations are all.
+    /// How many confirmations are all. With 0 there is nobody to ask, and the health of this node decides.
     pub(crate) confirmations: usize,
+}
+
+/// By how much the shortest suspicion is stretched at the moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Stretch {
+    /// Every one, because so many are suspected at once; 1 is not at all.
+    pub(crate) crowd: f64,
+    /// Those that nobody can confirm, because this node is not well; 1 is not at all.
+    pub(crate) alone: u32,
 }
 
 /// All running suspicions.
@@ -118,8 +128,8 @@ impl Suspicions {
         self.by_deadline.first().map(|(at, _)| *at)
     }
 
-    /// Takes what is due by `now`. The shortest suspicion is `crowd` times as long as it was when it started.
-    pub(crate) fn due(&mut self, now: Timestamp, crowd: f64) -> Option<Due> {
+    /// Takes what is due by `now`; the shortest suspicion is `stretch` times as long as it was when it started.
+    pub(crate) fn due(&mut self, now: Timestamp, stretch: Stretch) -> Option<Due> {
         loop {
             let (at, id) = *self.by_deadline.first()?;
             if at > now {
@@ -129,7 +139,7 @@ impl Suspicions {
             let suspicion = self.by_id.get_mut(&id)?;
             let reminds = !suspicion.reminded;
             suspicion.reminded = true;
-            suspicion.postponed = Some(suspicion.started + suspicion.span.min.mul_f64(crowd));
+            suspicion.postponed = Some(suspicion.started + suspicion.span.shortest(stretch));
             if !reminds && suspicion.next() <= now {
                 self.by_id.remove(&id);
                 return Some(Due::End(id));
@@ -147,6 +157,13 @@ impl Suspicions {
 
     pub(crate) fn proven_len(&self) -> usize {
         self.proven.len()
+    }
+}
+
+impl Span {
+    fn shortest(self, stretch: Stretch) -> Duration {
+        let alone = if self.confirmations == 0 { (self.min * stretch.alone).min(self.max) } else { self.min };
+        self.min.mul_f64(stretch.crowd).max(alone)
     }
 }
 
@@ -184,13 +201,20 @@ mod tests {
         Span { min: Duration::from_secs(4), max: Duration::from_secs(24), confirmations }
     }
 
+    /// Nothing is stretched.
+    const WELL: Stretch = among(1.0);
+
+    const fn among(crowd: f64) -> Stretch {
+        Stretch { crowd, alone: 1 }
+    }
+
     const ID: NodeId = NodeId::from_bytes([1; 32]);
 
     #[test]
     fn each_independent_confirmation_brings_the_end_nearer() {
         let mut suspicions = Suspicions::default();
         suspicions.start(Timestamp::ZERO, ID, 1, span(3));
-        assert_eq!(suspicions.due(at(2.0), 1.0), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(ID, 1)));
         assert_eq!(suspicions.deadline(), Some(at(24.0)));
         assert!(!suspicions.confirm(ID, 1), "the same member again is no confirmation");
         assert!(suspicions.confirm(ID, 2));
@@ -199,8 +223,8 @@ mod tests {
         assert!(suspicions.confirm(ID, 4));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
         assert!(!suspicions.confirm(ID, 5), "more than all changes nothing");
-        assert_eq!(suspicions.due(at(3.9), 1.0), None);
-        assert_eq!(suspicions.due(at(4.0), 1.0), Some(Due::End(ID)));
+        assert_eq!(suspicions.due(at(3.9), WELL), None);
+        assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::End(ID)));
         assert_eq!(suspicions.len(), 0);
     }
 
@@ -208,7 +232,7 @@ mod tests {
     fn where_nobody_can_confirm_the_shortest_time_holds() {
         let mut suspicions = Suspicions::default();
         suspicions.start(Timestamp::ZERO, ID, 1, span(0));
-        assert_eq!(suspicions.due(at(4.0), 1.0), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::Reminder(ID, 1)));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
         suspicions.end(&ID);
         assert_eq!(suspicions.deadline(), None);
@@ -220,11 +244,11 @@ mod tests {
         suspicions.start(Timestamp::ZERO, ID, 1, span(1));
         assert_eq!(suspicions.deadline(), Some(at(2.0)));
         assert!(suspicions.confirm(ID, 2), "all confirm: the shortest time");
-        assert_eq!(suspicions.due(at(1.9), 1.0), None);
-        assert_eq!(suspicions.due(at(2.0), 1.0), Some(Due::Reminder(ID, 1)));
-        assert_eq!(suspicions.due(at(2.0), 1.0), None);
-        assert_eq!(suspicions.due(at(4.0), 1.0), Some(Due::End(ID)));
-        assert_eq!((suspicions.due(at(9.0), 1.0), suspicions.len()), (None, 0));
+        assert_eq!(suspicions.due(at(1.9), WELL), None);
+        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(2.0), WELL), None);
+        assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::End(ID)));
+        assert_eq!((suspicions.due(at(9.0), WELL), suspicions.len()), (None, 0));
     }
 
     #[test]
@@ -247,10 +271,25 @@ mod tests {
     fn a_suspicion_among_many_ends_later_and_is_asked_again_then() {
         let mut suspicions = Suspicions::default();
         suspicions.start(Timestamp::ZERO, ID, 1, span(0));
-        assert_eq!(suspicions.due(at(2.0), 1.0), Some(Due::Reminder(ID, 1)));
-        assert_eq!(suspicions.due(at(4.0), 2.5), None);
+        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(4.0), among(2.5)), None);
         assert_eq!(suspicions.deadline(), Some(at(10.0)));
-        assert_eq!(suspicions.due(at(10.0), 3.0), None);
-        assert_eq!(suspicions.due(at(12.0), 1.0), Some(Due::End(ID)));
+        assert_eq!(suspicions.due(at(10.0), among(3.0)), None);
+        assert_eq!(suspicions.due(at(12.0), WELL), Some(Due::End(ID)));
+    }
+
+    #[test]
+    fn who_is_not_well_and_alone_with_a_suspicion_waits_longer_but_not_for_ever() {
+        let unwell = Stretch { crowd: 1.0, alone: 9 };
+        let (mut alone, mut asked) = (Suspicions::default(), Suspicions::default());
+        alone.start(Timestamp::ZERO, ID, 1, span(0));
+        asked.start(Timestamp::ZERO, ID, 1, span(1));
+        assert!(asked.confirm(ID, 2));
+        for suspicions in [&mut alone, &mut asked] {
+            assert_eq!(suspicions.due(at(2.0), unwell), Some(Due::Reminder(ID, 1)));
+        }
+        assert_eq!(asked.due(at(4.0), unwell), Some(Due::End(ID)), "another says so too");
+        assert_eq!(alone.due(at(23.9), unwell), None);
+        assert_eq!(alone.due(at(24.0), unwell), Some(Due::End(ID)), "the longest time holds");
     }
 }
