@@ -20,6 +20,7 @@ use crate::probe::{Probe, Relay};
 use crate::roster::{Entry, Roster};
 use crate::statement::Presence;
 use crate::suspicion::{Due, Stretch, Suspicions};
+use crate::sync::Pace;
 use crate::{Incarnation, Member, MemberState, Rumour, Statement, SwimConfig, Tags, TagsError};
 
 /// News go round in fewer rounds of gossip than the binary logarithm of the number of members. After so many times more,
@@ -101,8 +102,7 @@ pub struct Machine {
     pub(crate) refuted: Option<Timestamp>,
     sequence: u64,
     pub(crate) turn: u32,
-    /// Until the next exchange of member lists: short after a start, then longer and longer.
-    pub(crate) sync_pause: Duration,
+    pub(crate) pace: Pace,
     pub(crate) timers: Timers,
 }
 
@@ -165,7 +165,7 @@ impl Machine {
             refuted: None,
             sequence: 0,
             turn: 0,
-            sync_pause: config.protocol_period,
+            pace: Pace::new(config.protocol_period),
             timers,
             config,
         };
@@ -398,7 +398,7 @@ impl Machine {
     pub fn rejoin(&mut self, now: Timestamp) {
         if self.leaving.take().is_some() {
             self.timers = first_timers(&self.config, now, &mut self.rng);
-            self.sync_pause = self.config.protocol_period;
+            self.pace = Pace::new(self.config.protocol_period);
             self.raise(now, Incarnation::default());
         }
     }

@@ -150,6 +150,31 @@ fn exchanges_of_lists_come_quickly_at_first_and_after_a_return() {
 }
 
 #[test]
+fn exchanges_of_lists_come_quickly_again_after_an_upheaval() {
+    let (mut machine, mut now) = with_peer(&[2]);
+    sync_pauses(&mut machine, &mut now);
+    let few = (1..=32).map(|incarnation| alive(3, incarnation));
+    hear(&mut machine, now, few.chain([leave(3, 32)]).collect());
+    let pauses = sync_pauses(&mut machine, &mut now);
+    for (pause, expected) in pauses.iter().zip([7.5, 15.0, 30.0, 30.0]) {
+        assert!((0.7..1.3).contains(&(pause / expected)), "{pauses:?}");
+    }
+}
+
+#[test]
+fn a_few_changes_are_no_upheaval() {
+    let (mut machine, mut now) = with_peer(&[2]);
+    sync_pauses(&mut machine, &mut now);
+    hear(
+        &mut machine,
+        now,
+        (1..=31).map(|incarnation| alive(3, incarnation)).chain([leave(3, 31)]).collect(),
+    );
+    let pauses = sync_pauses(&mut machine, &mut now);
+    assert!(pauses.iter().all(|pause| *pause > 20.0), "{pauses:?}");
+}
+
+#[test]
 fn a_ping_is_answered_with_its_sequence() {
     let (mut machine, now) = with_peer(&[2]);
     let mut out = Effects::new();

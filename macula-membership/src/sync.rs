@@ -30,8 +30,32 @@ const NEWS_A_PAGE_MAX: usize = 32;
 /// 60 pieces go out in a second, each several times).
 const BACKLOG_SHARE: usize = 2;
 
+/// Changes of the list since the last exchange that are an upheaval, as when a partition heals: more than one in so many
+/// members. Gossip leaves gaps then.
+const UPHEAVAL_SHARE: usize = 4;
+
+/// The first pause after an upheaval is the configured interval divided by this.
+const UPHEAVAL_PACE: u32 = 4;
+
 /// The cell size up to which the configured interval holds.
 const UNSCALED_MEMBERS: usize = 32;
+
+/// How soon exchanges follow each other: quickly after a start and after an upheaval, then at longer and longer pauses
+/// (as in Trickle, RFC 6206 §4.2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Until the next exchange.
+    pause: Duration,
+    /// The version of the list at the last one.
+    version: u64,
+}
+
+impl Pace {
+    /// As after a start.
+    pub(crate) const fn new(pause: Duration) -> Self {
+        Self { pause, version: 0 }
+    }
+}
 
 impl Machine {
     /// The first message of an exchange.
@@ -88,11 +112,12 @@ impl Machine {
     }
 
     /// The periodic exchange, with a neighbour. A newcomer has much to learn, and is known to few: it begins with
-    /// short pauses and doubles them (as Trickle does, RFC 6206 §4.2).
+    /// short pauses.
     pub(crate) fn sync_next(&mut self, now: Timestamp, out: &mut Effects) {
         let jitter = self.rng.random_range(0.75..1.25);
-        self.timers.sync = now + self.sync_pause.mul_f64(jitter);
-        self.sync_pause = (self.sync_pause * 2).min(self.sync_pause_max());
+        self.timers.sync = now + self.pace.pause.mul_f64(jitter);
+        let pause = (self.pace.pause * 2).min(self.sync_pause_max());
+        self.pace = Pace { pause, version: self.roster.version() };
         let neighbours = self.overlay.neighbours();
         if !neighbours.is_empty() {
             let partner = neighbours[self.rng.random_range(0..neighbours.len())];
@@ -100,10 +125,18 @@ impl Machine {
         }
     }
 
-    /// When gossip cannot keep up, as when thousands join at once, the next exchange comes sooner.
+    /// When gossip cannot keep up, as when thousands join at once, the next exchange comes sooner; after an upheaval, several.
     pub(crate) fn hasten_sync(&mut self, now: Timestamp) {
+        let interval = self.config.sync_interval;
         if self.news.len() > self.config.news_max / BACKLOG_SHARE {
-            let soon = self.config.sync_interval.mul_f64(self.rng.random_range(0.2..0.5));
+            let soon = interval.mul_f64(self.rng.random_range(0.2..0.5));
+            self.timers.sync = self.timers.sync.min(now + soon);
+        }
+        let changes = self.roster.version() - self.pace.version;
+        let upheaval = (self.roster.len() / UPHEAVAL_SHARE).max(NEWS_A_PAGE_MAX);
+        if self.pace.pause >= interval && changes > upheaval as u64 {
+            self.pace.pause = interval / UPHEAVAL_PACE;
+            let soon = self.pace.pause.mul_f64(self.rng.random_range(0.75..1.25));
             self.timers.sync = self.timers.sync.min(now + soon);
         }
     }
