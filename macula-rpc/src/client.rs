@@ -223,7 +223,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             Incoming::new(ask.request, ask.procedure.clone(), self.host.node, ask.limits, ask.shape);
         let mut running = self.host.start(incoming).map_err(|refused| judge.refused(refused))?;
         ask.limits.delivery.begins();
-        let parts = PartSender::to_local(&mut running);
+        let parts = PartSender::to_local(&mut running, ask.limits);
         Ok((Answers::Local(LocalAnswers { running, accepted: !ask.shape.streamed, judge }), parts))
     }
 
@@ -279,7 +279,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         };
         let (tx, rx) = opened.map_err(|error| Ended::NotRun(Cause::Unreachable(error)))?;
         let (tx, parts) =
-            if ask.shape.parts { (None, Some(PartSender::remote(tx))) } else { (Some(tx), None) };
+            if ask.shape.parts { (None, Some(PartSender::remote(tx, ask.limits))) } else { (Some(tx), None) };
         let remote = RemoteAnswers { tx, rx, silent: true, judge, metrics: self.metrics.clone() };
         Ok((Answers::Remote(remote), parts))
     }
@@ -289,7 +289,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             return Tracked::untracked(choice.id);
         };
         let penalty = Penalty { base: self.config.penalty, max: self.config.penalty_max };
-        let (clock, deadline) = (self.clock.clone(), ask.limits.deadline);
+        let (clock, deadline) = (self.clock.clone(), ask.limits.patience.deadline);
         Tracked::new(choice.id, entry.clone(), choice.sequence, penalty, clock, deadline)
     }
 

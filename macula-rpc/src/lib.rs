@@ -97,6 +97,8 @@ pub mod conformance;
 #[cfg(test)]
 mod delivery_test;
 mod error;
+#[cfg(test)]
+mod fault_points_test;
 mod handler;
 mod limits;
 #[cfg(any(test, feature = "testing"))]
@@ -105,6 +107,8 @@ mod memory;
 mod mesh_test;
 mod message;
 mod metrics;
+#[cfg(test)]
+mod observed_test;
 mod procedures;
 mod providers;
 mod registry;

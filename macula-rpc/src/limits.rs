@@ -12,11 +12,17 @@ use crate::{CallError, CallRequest};
 /// The end of a call's patience.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    pub(crate) deadline: Instant,
+    pub(crate) patience: Patience,
     /// The whole time, for the error.
     pub(crate) after: Duration,
-    cancel: Option<CancellationToken>,
     pub(crate) delivery: Delivery,
+}
+
+/// Until when a call is waited for, wherever its caller waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    pub(crate) deadline: Instant,
+    cancel: Option<CancellationToken>,
 }
 
 /// Whether a handler may have been started for a call.
@@ -31,17 +37,13 @@ const LOST: u8 = 2;
 
 impl Limits {
     pub(crate) fn new(request: &CallRequest, timeout: Duration) -> Self {
-        Self {
-            deadline: Instant::now() + timeout,
-            after: timeout,
-            cancel: request.cancel.clone(),
-            delivery: Delivery::default(),
-        }
+        let patience = Patience { deadline: Instant::now() + timeout, cancel: request.cancel.clone() };
+        Self { patience, after: timeout, delivery: Delivery::default() }
     }
 
     /// Time that is left.
     pub(crate) fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.patience.deadline.saturating_duration_since(Instant::now())
     }
 
     /// Waits for `work`, but no longer than the deadline or the cancellation.
@@ -52,13 +54,28 @@ impl Limits {
         tokio::select! {
             biased;
             done = work => done,
-            () = self.cancelled() => Err(CallError::Cancelled { maybe_ran: self.delivery.maybe_ran() }),
-            () = sleep_until(self.deadline) => Err(self.out_of_time()),
+            () = self.patience.cancelled() => Err(CallError::Cancelled { maybe_ran: self.delivery.maybe_ran() }),
+            () = sleep_until(self.patience.deadline) => Err(self.out_of_time()),
         }
     }
 
     pub(crate) fn out_of_time(&self) -> CallError {
         CallError::Deadline { after: self.after, maybe_ran: self.delivery.maybe_ran() }
+    }
+}
+
+impl Patience {
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline || self.cancel.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Waits until the call was cancelled or its time is up.
+    pub(crate) async fn ends(&self) {
+        tokio::select! {
+            biased;
+            () = self.cancelled() => {}
+            () = sleep_until(self.deadline) => {}
+        }
     }
 
     async fn cancelled(&self) {

@@ -142,7 +142,7 @@ impl MemoryRpc {
             match host.start(Incoming::new(request, procedure.clone(), self.host.node, limits, shape)) {
                 Ok(mut running) => {
                     limits.delivery.begins();
-                    let parts = PartSender::to_local(&mut running);
+                    let parts = PartSender::to_local(&mut running, limits);
                     let answers = LocalAnswers { running, accepted: !shape.streamed, judge };
                     return Ok(Opened { answers, parts, provider: host.node });
                 }

@@ -113,7 +113,7 @@ impl Mesh for QuicMesh {
     }
 }
 
-fn start<T: Transport>(
+pub(crate) fn start<T: Transport>(
     transport: T,
     directory: MemoryDirectory,
     gate: Arc<dyn Gate>,

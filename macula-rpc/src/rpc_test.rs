@@ -491,3 +491,69 @@ async fn the_least_loaded_and_the_nearest_are_chosen() {
         assert_eq!(reply.payload, busy_id.to_string());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_stops_its_handler_within_a_round_trip() {
+    const ONE_WAY: Duration = Duration::from_millis(80);
+    let mesh = TestMesh::default();
+    let faults = macula_transport::memory::Faults { latency: ONE_WAY, ..Default::default() };
+    mesh.network.set_faults(faults);
+    let ((_, provider), (_, caller)) = (mesh.add(1), mesh.add(2));
+    let (_, started, handler) = hanging();
+    let _offer = offer(&provider, "hang", handler).await;
+    let unary = spawn_call(&caller, ask("hang"));
+    started.notified().await;
+    let dropped = Instant::now();
+    unary.abort();
+    while provider.metrics().handlers_in_flight.get() > 0 {
+        sleep(Duration::from_millis(1)).await; // tidy: allow(sleep): paused time
+    }
+    assert!(dropped.elapsed() <= ONE_WAY * 2, "{:?}", dropped.elapsed());
+
+    let results = caller.call_stream(ask("hang")).await.unwrap();
+    let dropped = Instant::now();
+    drop(results);
+    while provider.metrics().handlers_in_flight.get() > 0 {
+        sleep(Duration::from_millis(1)).await; // tidy: allow(sleep): paused time
+    }
+    assert!(dropped.elapsed() <= ONE_WAY * 2, "{:?}", dropped.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_that_nobody_takes_wait_no_longer_than_their_call() {
+    let mesh = TestMesh::default();
+    let ((_, provider), (_, caller)) = (mesh.add(1), mesh.add(2));
+    let _offer = offer(&provider, "hang", |call: Call| async move {
+        let _takes_none = call;
+        pending::<Result<Reply, HandlerError>>().await
+    })
+    .await;
+    for caller in [&caller, &provider] {
+        let begun = Instant::now();
+        let timed = ask("hang").timeout(Duration::from_millis(900));
+        let (mut parts, results) = caller.call_duplex(timed).await.unwrap();
+        let refused = loop {
+            if let Err(error) = parts.send(vec![0; 100_000]).await {
+                break error;
+            }
+        };
+        // The provider keeps the same deadline, and either may be the first to say so.
+        assert!(matches!(refused, crate::PartError::Over | crate::PartError::HandlerGone), "{refused}");
+        assert_eq!(begun.elapsed(), Duration::from_millis(900));
+        assert!(parts.send("more").await.is_err());
+        parts.finish();
+        let error = results.reply().await.unwrap_err();
+        assert!(matches!(error, CallError::Deadline { maybe_ran: true, .. }), "{error}");
+
+        let cancel = CancellationToken::new();
+        let (mut parts, results) =
+            caller.call_duplex(ask("hang").cancelled_by(cancel.clone())).await.unwrap();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(50)).await; // tidy: allow(sleep): paused time
+            cancel.cancel();
+        });
+        while parts.send(vec![0; 100_000]).await.is_ok() {}
+        let error = results.reply().await.unwrap_err();
+        assert!(matches!(error, CallError::Cancelled { maybe_ran: true }), "{error}");
+    }
+}

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
 use crate::answers::{AnyAnswers, Event};
-use crate::limits::Limits;
+use crate::limits::{Limits, Patience};
 use crate::metrics::CallRecord;
 use crate::running::Running;
 use crate::tracked::Tracked;
@@ -107,34 +107,58 @@ impl fmt::Debug for ResultStream {
 }
 
 /// Sends the parts of a streamed request. Dropping it before [`finish`](Self::finish) cancels the call.
-pub struct PartSender(Box<dyn AnyParts>);
+pub struct PartSender {
+    parts: Box<dyn AnyParts>,
+    patience: Patience,
+    /// A part may be on its way by half: nothing can follow it.
+    torn: bool,
+}
 
 impl PartSender {
     /// The caller's end of a local handler's request parts, if it takes any.
-    pub(crate) fn to_local(running: &mut Running) -> Option<Self> {
+    pub(crate) fn to_local(running: &mut Running, limits: &Limits) -> Option<Self> {
         let parts = running.take_parts()?;
-        Some(Self(Box::new(LocalParts { parts, unfinished: running.cancellation().drop_guard() })))
+        let unfinished = running.cancellation().drop_guard();
+        Some(Self::new(Box::new(LocalParts { parts, unfinished }), limits))
     }
 
-    pub(crate) fn remote<Tx: StreamTx>(tx: Tx) -> Self {
-        Self(Box::new(RemoteParts(tx)))
+    pub(crate) fn remote<Tx: StreamTx>(tx: Tx, limits: &Limits) -> Self {
+        Self::new(Box::new(RemoteParts(tx)), limits)
     }
 
-    /// Sends one part of at most 1 MiB, waiting while the handler takes them slowly.
+    fn new(parts: Box<dyn AnyParts>, limits: &Limits) -> Self {
+        Self { parts, patience: limits.patience.clone(), torn: false }
+    }
+
+    /// Sends one part of at most 1 MiB, waiting while the handler takes them slowly, but no longer than the call's
+    /// deadline or its cancellation. If this is dropped while it waits, the call can only be cancelled.
     ///
     /// # Errors
-    /// [`PartError::TooLarge`], or [`PartError::HandlerGone`]: then the [`ResultStream`] says why.
+    /// [`PartError::TooLarge`]; [`PartError::HandlerGone`] and [`PartError::Over`]: then the [`ResultStream`] says why.
     pub async fn send(&mut self, part: impl Into<Bytes>) -> Result<(), PartError> {
         let part = part.into();
         if part.len() > PAYLOAD_BYTES_MAX {
             return Err(PartError::TooLarge { bytes: part.len(), bytes_max: PAYLOAD_BYTES_MAX });
         }
-        self.0.send(part).await
+        // The time is asked for here, because a handler that always takes one more would never let the timer speak.
+        if self.torn || self.patience.is_over() {
+            return Err(PartError::Over);
+        }
+        self.torn = true;
+        let sent = tokio::select! {
+            biased;
+            sent = self.parts.send(part) => sent,
+            () = self.patience.ends() => return Err(PartError::Over),
+        };
+        self.torn = false;
+        sent
     }
 
     /// There are no more parts.
     pub fn finish(self) {
-        self.0.finish();
+        if !self.torn {
+            self.parts.finish();
+        }
     }
 }
 
@@ -159,6 +183,9 @@ pub enum PartError {
     /// The handler is done, or takes no parts any more.
     #[error("the handler takes no more parts")]
     HandlerGone,
+    /// The call's time was up, or it was cancelled, while the part waited.
+    #[error("the call is over")]
+    Over,
 }
 
 type Sent<'a> = Pin<Box<dyn Future<Output = Result<(), PartError>> + Send + 'a>>;
