@@ -1,5 +1,7 @@
 //! The command line, as clap sees it.
 
+pub(crate) mod bench;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     Call(Call),
     /// Offer a procedure: a program that reads arguments on stdin and writes the result to stdout
     Serve(Serve),
+    /// Measure how fast the mesh carries messages, calls and look-ups, with nodes of its own that join it
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Read or change the configuration of a running node
     #[command(subcommand)]
     Config(ConfigCommand),

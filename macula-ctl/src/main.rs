@@ -24,7 +24,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Global};
 use crate::client::Client;
-use crate::commands::{dev, generate, inspect, manage, messages, serve, start};
+use crate::commands::{bench, dev, generate, inspect, manage, messages, serve, start};
 use crate::error::CliError;
 
 fn main() -> ExitCode {
@@ -55,6 +55,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Start(args) => start::start(args, cli.global.output).await,
         Command::Dev(args) => dev::dev(args, cli.global.output).await,
+        Command::Bench(command) => bench::bench(command, &cli.global).await,
         Command::Nodes => inspect::nodes(cli.global.output).await,
         Command::Context(command) => manage::context(cli.global.output, &command).await,
         Command::Completions { shell } => generate::completions(shell),
@@ -94,6 +95,7 @@ async fn on_node(command: Command, global: &Global) -> Result<(), CliError> {
         Command::Metrics => inspect::metrics(client, format).await,
         Command::Start(_)
         | Command::Dev(_)
+        | Command::Bench(_)
         | Command::Nodes
         | Command::Context(_)
         | Command::Completions { .. }

@@ -82,6 +82,8 @@ pub use error::{LaneError, Refusal, StreamError, TransportError};
 pub use identity::{Identity, IdentityError};
 pub use lane::{LaneId, LaneQueue, LaneSender, lane_queue};
 pub use metrics::{Dropped, TransportMetrics};
+#[cfg(feature = "testing")]
+pub use quic::BareQuic;
 pub use quic::{BindError, QuicConfig, QuicRx, QuicTransport, QuicTx, Trust, TrustError};
 pub use transport::{
     CloseReason, HangUp, Inbound, PeerEvent, PeerInfo, ResetCode, StreamRx, StreamTx, Target, Transport,

@@ -6,10 +6,12 @@
 //!      ├───► tidy ► source, metadata, …    rules that no other tool checks
 //!      ├───► fuzz                          the decoders, for a given time
 //!      ├───► sim                           meshes of simulated nodes
+//!      ├───► bench                         between processes, beside raw QUIC
 //!      └───► chaos                         real nodes that are killed, paused, restarted
 //! ```
 
 mod alone;
+mod bench;
 mod chaos;
 mod ci;
 mod command;
@@ -54,6 +56,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure publishing and calling between processes, beside raw QUIC in the same run
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// For the benchmark: `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Kill, pause and restart real nodes; the survivors must agree on who is alive
     Chaos(chaos::Options),
 }
@@ -67,6 +76,7 @@ fn main() -> ExitCode {
         Some(Task::Alone) => alone::run(&root),
         Some(Task::Fuzz { seconds }) => fuzz::run(&root, seconds),
         Some(Task::Sim { arguments }) => sim::run(&root, &arguments),
+        Some(Task::Bench { arguments }) => bench::run(&root, &arguments),
         Some(Task::Chaos(options)) => chaos::run(&root, options),
     };
     match outcome {

@@ -1,5 +1,6 @@
 //! One module for each group of commands.
 
+pub(crate) mod bench;
 pub(crate) mod dev;
 pub(crate) mod generate;
 pub(crate) mod inspect;

@@ -12,6 +12,8 @@
 
 mod accept;
 mod backoff;
+#[cfg(feature = "testing")]
+mod bare;
 pub(crate) mod certificate;
 mod codes;
 mod config;
@@ -29,6 +31,8 @@ mod tls;
 mod transport;
 mod trust;
 
+#[cfg(feature = "testing")]
+pub use bare::BareQuic;
 pub use config::{BindError, QuicConfig};
 pub use stream::{QuicRx, QuicTx};
 pub use transport::QuicTransport;
