@@ -364,7 +364,12 @@ fn frames_of_rpc() {
     };
     let failure =
         wire::CallFailure { code: 7, text: "overflow".into(), ran: true, handler_code: Some(0), load: 2 };
-    let offer = wire::ProcedureOffer { description: "adds two numbers".into(), concurrency_max: 64 };
+    let keepable = wire::CallResult { last: true, cache_ms: 10_000, ..Default::default() };
+    let offer = wire::ProcedureOffer {
+        description: "adds two numbers".into(),
+        concurrency_max: 64,
+        ..Default::default()
+    };
     check_file(
         "rpc.txt",
         &[
@@ -377,6 +382,7 @@ fn frames_of_rpc() {
                 b"part",
             ),
             frame("result", "The last one; the payload is the answer.", FrameKind::RESULT, result, b"5"),
+            frame("result-keepable", "It may be kept for ten seconds.", FrameKind::RESULT, keepable, b"5"),
             frame("error", "The handler failed with its own code 0.", FrameKind::ERROR, failure, b""),
             body("offer", "The value of a directory record.", offer),
         ],

@@ -17,10 +17,11 @@ pub(crate) enum Event {
     /// The handler was started.
     Accepted,
     Progress(Reply),
-    /// Nothing follows. The load is what the provider reported with it.
+    /// Nothing follows. The load is what the provider reported with it, `cache_for` how long a reply may be kept.
     Done {
         outcome: Result<Reply, Ended>,
         load: Option<u32>,
+        cache_for: Option<Duration>,
     },
 }
 
@@ -104,7 +105,7 @@ impl LocalAnswers {
             Step::Progress(part) => Event::Progress(part),
             Step::Done(answer) => {
                 let outcome = answer.map_err(|failed| self.judge.failed(failed));
-                Event::Done { outcome, load: Some(self.running.load()) }
+                Event::Done { outcome, load: Some(self.running.load()), cache_for: self.running.cache_for() }
             }
         }
     }
@@ -175,11 +176,12 @@ async fn read<R: StreamRx>(rx: &mut R, silent: bool, judge: Judge, metrics: &Rpc
             Ok(Some(frame)) => match message::read_answer(frame) {
                 Ok(Some(Answer::Accepted)) => return Event::Accepted,
                 Ok(Some(Answer::Progress(part))) => return Event::Progress(part),
-                Ok(Some(Answer::Last { reply, load })) => {
-                    return Event::Done { outcome: Ok(reply), load: Some(load) };
+                Ok(Some(Answer::Last { reply, load, cache_for })) => {
+                    return Event::Done { outcome: Ok(reply), load: Some(load), cache_for };
                 }
                 Ok(Some(Answer::Failure { failure, load })) => {
-                    return Event::Done { outcome: Err(judge.failure(failure)), load: Some(load) };
+                    let outcome = Err(judge.failure(failure));
+                    return Event::Done { outcome, load: Some(load), cache_for: None };
                 }
                 Ok(None) => {
                     metrics.frames_dropped.inc();
@@ -190,6 +192,6 @@ async fn read<R: StreamRx>(rx: &mut R, silent: bool, judge: Judge, metrics: &Rpc
             Ok(None) => Ended::Lost("the stream ended without an answer".into()),
             Err(error) => judge.lost(&error, silent),
         };
-        return Event::Done { outcome: Err(ended), load: None };
+        return Event::Done { outcome: Err(ended), load: None, cache_for: None };
     }
 }

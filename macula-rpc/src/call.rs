@@ -66,6 +66,21 @@ pub struct CallRequest {
     pub target: Option<NodeId>,
     /// Cancelling this cancels the call, as dropping its future does, but with an error to show for it.
     pub cancel: Option<CancellationToken>,
+    /// Whether an answer that this node keeps will do; `None` for the node's default.
+    pub caching: Option<Caching>,
+}
+
+/// What a call has to do with the answers that its node keeps: see [`RegisterOptions::cache_for`](crate::RegisterOptions).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Caching {
+    /// A kept answer will do, as long as its provider holds it for good.
+    #[default]
+    On,
+    /// A provider is asked, and its answer kept in place of an earlier one.
+    Refresh,
+    /// A provider is asked, and its answer not kept.
+    Off,
 }
 
 impl CallRequest {
@@ -82,6 +97,7 @@ impl CallRequest {
             idempotent: false,
             target: None,
             cancel: None,
+            caching: None,
         }
     }
 
@@ -141,6 +157,13 @@ impl CallRequest {
         self
     }
 
+    /// With or without the answers that this node keeps.
+    #[must_use]
+    pub const fn caching(mut self, caching: Caching) -> Self {
+        self.caching = Some(caching);
+        self
+    }
+
     /// Until this token is cancelled.
     #[must_use]
     pub fn cancelled_by(mut self, cancel: CancellationToken) -> Self {
@@ -170,6 +193,8 @@ pub struct Reply {
     pub content_type: String,
     /// Further facts for the caller.
     pub headers: Headers,
+    /// How long ago its call began, if it is an answer that this node kept; `None` straight from a handler.
+    pub age: Option<Duration>,
 }
 
 impl Reply {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::Strategy;
+use crate::{Caching, Strategy};
 
 /// Settings of one node's calls.
 #[derive(Clone, Debug)]
@@ -29,6 +29,15 @@ pub struct RpcConfig {
     pub cache_max: usize,
     /// After how long without a call the providers of a procedure are no longer watched. Default 5 min.
     pub cache_ttl: Duration,
+    /// What calls that say nothing have to do with kept answers. Default [`Caching::On`].
+    pub caching: Caching,
+    /// Answers that are kept at most. Default 1,024; the least recently used goes first.
+    pub answers_max: usize,
+    /// Room for kept answers and the requests to them, in bytes. Default 8 MiB; an answer that takes more than an eighth of
+    /// it is not kept.
+    pub answers_bytes_max: usize,
+    /// How long an answer is kept at most, whatever its provider says. Default 1 h.
+    pub answers_age_max: Duration,
     /// For how long a provider that failed is chosen after the others. Default 1 s, doubled with each failure in a row.
     pub penalty: Duration,
     /// The longest such time. Default 30 s.
@@ -50,6 +59,10 @@ impl Default for RpcConfig {
             handlers_max: 1024,
             cache_max: 1024,
             cache_ttl: Duration::from_secs(300),
+            caching: Caching::On,
+            answers_max: 1024,
+            answers_bytes_max: 8 * 1024 * 1024,
+            answers_age_max: Duration::from_secs(3600),
             penalty: Duration::from_secs(1),
             penalty_max: Duration::from_secs(30),
             seed: 0,

@@ -14,7 +14,7 @@ use macula_proto::{Name, NodeId, Realm};
 use tokio::sync::mpsc;
 
 use crate::{
-    Call, CallError, CallRequest, Handler, HandlerError, Procedures, RegisterError, RegisterOptions,
+    Caching, Call, CallError, CallRequest, Handler, HandlerError, Procedures, RegisterError, RegisterOptions,
     Registration, Reply, Strategy,
 };
 
@@ -46,6 +46,8 @@ pub async fn all<M: Mesh>() {
     a_target_is_called_and_nobody_else(&M::default()).await;
     turns_are_taken(&M::default()).await;
     this_node_comes_first(&M::default()).await;
+    answers_are_kept_as_long_as_their_provider_says(&M::default()).await;
+    only_whole_answers_to_anybody_are_kept(&M::default()).await;
 }
 
 async fn everything_said_arrives<M: Mesh>(mesh: &M) {
@@ -320,6 +322,74 @@ async fn this_node_comes_first<M: Mesh>(mesh: &M) {
             let reply = node.call(ask("id")).await.expect("a reply");
             assert_eq!(reply.payload, id.to_string());
         }
+    }
+}
+
+/// A procedure that counts its runs and answers with their number; it fails when asked to.
+async fn offer_counting(node: &impl Procedures, cache_for: Option<Duration>) -> Registration {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let handler = move |call: Call| {
+        let run = runs.fetch_add(1, Ordering::Relaxed) + 1;
+        async move {
+            match call.payload.as_ref() {
+                b"fail" => Err(HandlerError::new(format!("failure {run}"))),
+                _ => Ok(run.to_string().into()),
+            }
+        }
+    };
+    let options = RegisterOptions { cache_for, ..RegisterOptions::default() };
+    node.register(Realm::default(), name("count"), options, handler).await.expect("it registers")
+}
+
+async fn answers_are_kept_as_long_as_their_provider_says<M: Mesh>(mesh: &M) {
+    let [(_, provider), (_, caller)] = two(mesh).await;
+    // Long enough for the first calls even on a busy machine, and not to be waited for in vain at the end.
+    let kept_for = Duration::from_secs(3);
+    let _offer = offer_counting(&provider, Some(kept_for)).await;
+    let begun = tokio::time::Instant::now();
+    let call = |request: CallRequest| async { caller.call(request).await.expect("a reply") };
+    let said = |reply: &Reply| String::from_utf8_lossy(&reply.payload).into_owned();
+    let first = call(ask("count")).await;
+    assert_eq!((said(&first).as_str(), first.age), ("1", None));
+    let second = call(ask("count")).await;
+    assert_eq!(said(&second), "1", "it was kept");
+    assert!(second.age.is_some_and(|age| age <= begun.elapsed()), "{second:?}");
+    assert_eq!(said(&call(ask("count").payload("other")).await), "2", "another request");
+    assert_eq!(said(&call(ask("count").caching(Caching::Off)).await), "3");
+    assert_eq!(said(&call(ask("count")).await), "1", "that answer was not kept");
+    assert_eq!(said(&call(ask("count").caching(Caching::Refresh)).await), "4");
+    assert_eq!(said(&call(ask("count")).await), "4", "that one was");
+    // A provider calls itself by the same rules, but keeps answers of its own.
+    let own = provider.call(ask("count")).await.expect("a reply");
+    assert_eq!((said(&own).as_str(), own.age), ("5", None));
+    tokio::time::sleep(kept_for).await;
+    let later = call(ask("count")).await;
+    assert_eq!((said(&later).as_str(), later.age), ("6", None), "it is no longer good");
+    let listed = caller.providers(Realm::default(), name("count")).await.expect("a list");
+    assert_eq!(listed[0].cache_for, Some(kept_for));
+}
+
+async fn only_whole_answers_to_anybody_are_kept<M: Mesh>(mesh: &M) {
+    let [(id, provider), (_, caller)] = two(mesh).await;
+    let _offer = offer_counting(&provider, Some(Duration::from_secs(600))).await;
+    for run in [1, 2] {
+        let error = caller.call(ask("count").payload("fail")).await.expect_err("as asked");
+        assert!(error.to_string().contains(&format!("failure {run}")), "an error was kept: {error}");
+    }
+    for run in ["3", "4"] {
+        let results = caller.call_stream(ask("count")).await.expect("it starts");
+        assert_eq!(results.reply().await.expect("an end").payload, run);
+    }
+    for run in ["5", "6"] {
+        assert_eq!(caller.call(ask("count").to(id)).await.expect("a reply").payload, run);
+    }
+    let _other = offer(&provider, "echo", echo).await;
+    for _ in 0..2 {
+        assert_eq!(
+            caller.call(ask("echo")).await.expect("a reply").age,
+            None,
+            "nobody said that it may be kept"
+        );
     }
 }
 

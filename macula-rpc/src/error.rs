@@ -141,6 +141,25 @@ impl CallError {
             }
         }
     }
+
+    /// One word for each kind, for programs and as the label of metrics: `deadline`, `handler_panic`, …
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownProcedure { .. } => "unknown_procedure",
+            Self::Forbidden { .. } => "forbidden",
+            Self::PayloadTooLarge { .. } | Self::Headers(_) => "too_large",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Handler(_) => "handler_error",
+            Self::HandlerPanic { .. } => "handler_panic",
+            Self::ReplyTooLarge { .. } => "reply_too_large",
+            Self::NoProviderReachable { .. } => "unreachable",
+            Self::Lost { .. } => "lost",
+            Self::Protocol { .. } => "protocol",
+            Self::Directory { .. } => "directory",
+            Self::Deadline { .. } => "deadline",
+            Self::Overloaded { .. } => "overloaded",
+        }
+    }
 }
 
 impl CallError {

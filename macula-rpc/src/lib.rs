@@ -16,6 +16,13 @@
 //! procedure, has no room, is shutting down, does not allow it). Once the request may have been delivered, a failure
 //! is reported, and [`CallError::may_have_run`] tells the two apart.
 //!
+//! # Answers that are kept
+//! A provider may say that its answers are good for a while ([`RegisterOptions::cache_for`]). The caller's node then keeps
+//! them and gives them again to the same request – realm, procedure, payload, content type and headers – without asking
+//! anybody, for that long after the call began; [`Reply::age`] says so. Only whole answers are kept: no errors, nothing
+//! streamed, nothing from a node that was asked by name. That bounds staleness: nobody is told when an answer changes, or when
+//! the caller is no longer allowed to ask. [`Caching`] is the caller's say.
+//!
 //! # Order of calls
 //! 1. [`Rpc::new`] over a transport and a directory; [`RpcMetrics::register`] its counters.
 //! 2. Pass [`on_peer`](Rpc::on_peer) and the streams of [`Service::Rpc`](macula_proto::Service::Rpc)
@@ -89,6 +96,7 @@
 
 mod announcer;
 mod answers;
+mod cache;
 mod call;
 mod client;
 mod config;
@@ -100,6 +108,7 @@ mod error;
 #[cfg(test)]
 mod fault_points_test;
 mod handler;
+mod kept;
 mod limits;
 #[cfg(any(test, feature = "testing"))]
 mod memory;
@@ -121,8 +130,8 @@ mod stream;
 mod tracked;
 
 pub use call::{
-    CONTENT_TYPE_BYTES_MAX, CallRequest, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_BYTES_MAX,
-    HEADERS_MAX, Headers, HeadersError, Reply,
+    CONTENT_TYPE_BYTES_MAX, Caching, CallRequest, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX,
+    HEADERS_BYTES_MAX, HEADERS_MAX, Headers, HeadersError, Reply,
 };
 pub use config::RpcConfig;
 pub use error::{Attempt, CallError, Cause, HandlerError, RegisterError};

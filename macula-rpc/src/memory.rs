@@ -15,6 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::answers::{AnyAnswers, Ended, Event, Judge, LocalAnswers};
+use crate::kept::KeptAnswers;
 use crate::limits::Limits;
 use crate::metrics::CallRecord;
 use crate::registry::{Procedure, Withdrawal};
@@ -59,6 +60,7 @@ pub struct MemoryRpc {
     clock: Arc<dyn Clock>,
     rng: Arc<Mutex<StdRng>>,
     turn: Arc<AtomicU64>,
+    kept: Arc<KeptAnswers>,
 }
 
 impl MemoryRpcNetwork {
@@ -71,13 +73,15 @@ impl MemoryRpcNetwork {
     pub fn node_with(&self, id: NodeId, gate: Arc<dyn Gate>, config: RpcConfig) -> MemoryRpc {
         let host = Arc::new(Host::new(id, gate, Arc::new(RpcMetrics::default()), &config));
         self.hosts.insert(id, host.clone());
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::default());
         MemoryRpc {
             network: self.clone(),
-            host,
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(config.seed))),
-            config: Arc::new(config),
-            clock: Arc::new(TokioClock::default()),
+            kept: Arc::new(KeptAnswers::new(&config, clock.clone(), host.metrics.clone())),
+            clock,
             turn: Arc::default(),
+            config: Arc::new(config),
+            host,
         }
     }
 
@@ -157,13 +161,19 @@ impl MemoryRpc {
 
     async fn unary(&self, request: &CallRequest) -> Result<Reply, CallError> {
         let limits = self.limits(request)?;
+        let asked = match self.kept.look_up(request) {
+            Ok(reply) => return Ok(reply),
+            Err(asked) => asked,
+        };
         let Opened { mut answers, provider, .. } =
             self.open(request, Shape { streamed: false, parts: false }, &limits)?;
         limits
             .within(async {
                 loop {
-                    if let Event::Done { outcome, .. } = answers.next_event().await {
-                        return outcome.map_err(|ended| Tracked::untracked(provider).error(ended));
+                    if let Event::Done { outcome, cache_for, .. } = answers.next_event().await {
+                        let reply = outcome.map_err(|ended| Tracked::untracked(provider).error(ended))?;
+                        self.kept.keep(request, asked, &reply, cache_for);
+                        return Ok(reply);
                     }
                 }
             })
@@ -229,6 +239,7 @@ impl Procedures for MemoryRpc {
                 concurrency_max: offer.options().concurrency_max,
                 load: offer.in_flight(),
                 penalised: false,
+                cache_for: offer.options().cache_for,
             })
         };
         Ok(self.network.offering(&procedure).into_iter().filter_map(info).collect())

@@ -7,7 +7,7 @@ use macula_proto::wire::{self, CallFailureCode as Code};
 use macula_proto::{Frame, FrameKind, Name, NodeId, ProtoError, Realm};
 
 use crate::call::check_headers;
-use crate::registry::Procedure;
+use crate::registry::{self, Procedure};
 use crate::running::{Failed, Incoming, Refused, Shape};
 use crate::{CallRequest, HandlerError, Headers, Reply};
 
@@ -19,7 +19,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 pub(crate) enum Answer {
     Accepted,
     Progress(Reply),
-    Last { reply: Reply, load: u32 },
+    Last { reply: Reply, load: u32, cache_for: Option<Duration> },
     Failure { failure: Failure, load: u32 },
 }
 
@@ -84,13 +84,20 @@ pub(crate) fn accepted_frame() -> Result<Frame, ProtoError> {
     Frame::new(FrameKind::RESULT, &header, Bytes::new())
 }
 
-pub(crate) fn result_frame(reply: Reply, load: u32, last: bool) -> Result<Frame, ProtoError> {
+pub(crate) fn progress_frame(part: Reply) -> Result<Frame, ProtoError> {
+    result_frame(part, wire::CallResult::default())
+}
+
+pub(crate) fn last_frame(reply: Reply, load: u32, cache_for: Option<Duration>) -> Result<Frame, ProtoError> {
+    let cache_ms = registry::millis(cache_for);
+    result_frame(reply, wire::CallResult { load, last: true, cache_ms, ..wire::CallResult::default() })
+}
+
+fn result_frame(reply: Reply, result: wire::CallResult) -> Result<Frame, ProtoError> {
     let header = wire::CallResult {
         content_type: reply.content_type,
         headers: headers_to_wire(&reply.headers),
-        load,
-        last,
-        accepted: false,
+        ..result
     };
     Frame::new(FrameKind::RESULT, &header, reply.payload)
 }
@@ -140,8 +147,14 @@ fn read_result(frame: Frame) -> Result<Answer, String> {
     }
     let headers = headers_from_wire(result.headers);
     check_headers(&result.content_type, &headers).map_err(|error| error.to_string())?;
-    let reply = Reply { payload: frame.into_payload(), content_type: result.content_type, headers };
-    Ok(if result.last { Answer::Last { reply, load: result.load } } else { Answer::Progress(reply) })
+    let reply =
+        Reply { payload: frame.into_payload(), content_type: result.content_type, headers, age: None };
+    let wire::CallResult { last, load, cache_ms, .. } = result;
+    Ok(if last {
+        Answer::Last { reply, load, cache_for: registry::cache_for(cache_ms) }
+    } else {
+        Answer::Progress(reply)
+    })
 }
 
 fn read_failure(failure: wire::CallFailure) -> Failure {

@@ -47,6 +47,16 @@ pub struct RpcMetrics {
     pub calls_refused: Family<Outcome, Counter>,
     /// Frames from peers that were no part of a call, dropped.
     pub frames_dropped: Counter,
+    /// Calls that were answered with an answer that this node kept.
+    pub cache_hits: Counter,
+    /// Answers kept.
+    pub cache_stored: Counter,
+    /// Answers that had to go for others while they were good.
+    pub cache_evicted: Counter,
+    /// Answers that are kept now.
+    pub cache_entries: Gauge,
+    /// Room that they take.
+    pub cache_bytes: Gauge,
 }
 
 /// The label `outcome`.
@@ -76,6 +86,11 @@ impl Default for RpcMetrics {
             handlers_timed_out: Counter::default(),
             calls_refused: Family::default(),
             frames_dropped: Counter::default(),
+            cache_hits: Counter::default(),
+            cache_stored: Counter::default(),
+            cache_evicted: Counter::default(),
+            cache_entries: Gauge::default(),
+            cache_bytes: Gauge::default(),
         }
     }
 }
@@ -108,6 +123,15 @@ impl RpcMetrics {
         );
         rpc.register("calls_refused", "Calls turned away, by reason", self.calls_refused.clone());
         rpc.register("frames_dropped", "Frames that were no part of a call", self.frames_dropped.clone());
+        self.register_cache(rpc);
+    }
+
+    fn register_cache(&self, rpc: &mut Registry) {
+        rpc.register("cache_hits", "Calls answered with a kept answer", self.cache_hits.clone());
+        rpc.register("cache_stored", "Answers kept", self.cache_stored.clone());
+        rpc.register("cache_evicted", "Good answers that went for others", self.cache_evicted.clone());
+        rpc.register("cache_entries", "Answers that are kept", self.cache_entries.clone());
+        rpc.register("cache_bytes", "Bytes of kept answers and their requests", self.cache_bytes.clone());
     }
 }
 
@@ -139,7 +163,7 @@ impl CallRecord {
         if !self.ended && matches!(error, Some(CallError::Deadline { .. })) {
             self.metrics.calls_timed_out.inc();
         }
-        self.count(error.map_or("ok", outcome_of));
+        self.count(error.map_or("ok", CallError::kind));
     }
 
     fn count(&mut self, outcome: &'static str) {
@@ -158,23 +182,5 @@ impl CallRecord {
 impl Drop for CallRecord {
     fn drop(&mut self) {
         self.count("cancelled");
-    }
-}
-
-const fn outcome_of(error: &CallError) -> &'static str {
-    match error {
-        CallError::UnknownProcedure { .. } => "unknown_procedure",
-        CallError::Forbidden { .. } => "forbidden",
-        CallError::PayloadTooLarge { .. } | CallError::Headers(_) => "too_large",
-        CallError::Cancelled { .. } => "cancelled",
-        CallError::Handler(_) => "handler_error",
-        CallError::HandlerPanic { .. } => "handler_panic",
-        CallError::ReplyTooLarge { .. } => "reply_too_large",
-        CallError::NoProviderReachable { .. } => "unreachable",
-        CallError::Lost { .. } => "lost",
-        CallError::Protocol { .. } => "protocol",
-        CallError::Directory { .. } => "directory",
-        CallError::Deadline { .. } => "deadline",
-        CallError::Overloaded { .. } => "overloaded",
     }
 }

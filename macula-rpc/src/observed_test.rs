@@ -43,6 +43,7 @@ impl Points {
         if let Some(stall) = self.pass_now(peer) {
             // Whoever was aborted goes no further.
             tokio::task::yield_now().await;
+            // tidy: allow(sleep): paused time
             tokio::time::sleep(stall.unwrap_or_default()).await;
         }
     }

@@ -1,6 +1,7 @@
 //! The narrow trait: what an application needs of procedures and calls.
 
 use std::future::Future;
+use std::time::Duration;
 
 use macula_dht::DirectoryError;
 use macula_proto::{Contact, Name, Realm};
@@ -81,4 +82,6 @@ pub struct ProviderInfo {
     pub load: u32,
     /// It failed lately, and others are chosen first.
     pub penalised: bool,
+    /// How long an answer of it may be kept, by its own word.
+    pub cache_for: Option<Duration>,
 }

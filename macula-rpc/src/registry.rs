@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -26,11 +27,14 @@ pub struct RegisterOptions {
     pub concurrency_max: u32,
     /// What the procedure does, for people; at most 256 bytes. Others see it in the directory.
     pub description: String,
+    /// How long callers may give an answer again to the same request instead of asking; from a millisecond to
+    /// `u32::MAX` of them. Say so only of procedures that do nothing but answer. Default `None`: not at all.
+    pub cache_for: Option<Duration>,
 }
 
 impl Default for RegisterOptions {
     fn default() -> Self {
-        Self { concurrency_max: 64, description: String::new() }
+        Self { concurrency_max: 64, description: String::new(), cache_for: None }
     }
 }
 
@@ -52,6 +56,8 @@ pub struct RegistrationInfo {
     pub calls: u64,
     /// Of these, how many failed: an error, a panic or a reply that was too large.
     pub errors: u64,
+    /// How long callers may keep an answer.
+    pub cache_for: Option<Duration>,
 }
 
 /// A procedure on offer. Dropping it takes the offer back; calls that run go on to their end.
@@ -146,7 +152,6 @@ impl Offer {
         self.options.concurrency_max.saturating_sub(free)
     }
 
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) const fn options(&self) -> &RegisterOptions {
         &self.options
     }
@@ -156,6 +161,7 @@ impl Offer {
         let offer = wire::ProcedureOffer {
             description: self.options.description.clone(),
             concurrency_max: self.options.concurrency_max,
+            cache_ms: millis(self.options.cache_for),
         };
         offer.encode_to_vec().into()
     }
@@ -252,5 +258,16 @@ fn info(procedure: &Procedure, offer: &Offer) -> RegistrationInfo {
         concurrency_max: offer.options.concurrency_max,
         calls: offer.calls.load(Ordering::Relaxed),
         errors: offer.errors.load(Ordering::Relaxed),
+        cache_for: offer.options.cache_for,
     }
+}
+
+/// How long an answer may be kept, as the wire has it.
+pub(crate) fn millis(cache_for: Option<Duration>) -> u32 {
+    cache_for.map_or(0, |cache_for| u32::try_from(cache_for.as_millis()).unwrap_or(u32::MAX))
+}
+
+/// The other way round.
+pub(crate) fn cache_for(millis: u32) -> Option<Duration> {
+    (millis > 0).then(|| Duration::from_millis(millis.into()))
 }

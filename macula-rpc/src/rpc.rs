@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::announcer::Announcer;
 use crate::answers::Event;
 use crate::client::Opened;
+use crate::kept::KeptAnswers;
 use crate::limits::Limits;
 use crate::metrics::CallRecord;
 use crate::providers::Providers;
-use crate::registry::Procedure;
+use crate::registry::{self, Procedure};
 use crate::running::{Host, Shape};
 use crate::{
     CallError, CallRequest, Handler, PartSender, Procedures, ProviderInfo, RegisterError, RegisterOptions,
@@ -45,6 +46,7 @@ pub(crate) struct Inner<T, D> {
     pub(crate) liveness: Arc<dyn Liveness>,
     pub(crate) host: Arc<Host>,
     pub(crate) providers: Providers<D>,
+    pub(crate) kept: KeptAnswers,
     pub(crate) announcer: Arc<Announcer<D>>,
     pub(crate) config: RpcConfig,
     pub(crate) clock: Arc<dyn Clock>,
@@ -66,6 +68,7 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
         let metrics = Arc::new(RpcMetrics::default());
         let host = Arc::new(Host::new(transport.local().id, gate, metrics.clone(), &config));
         let inner = Inner {
+            kept: KeptAnswers::new(&config, clock.clone(), metrics.clone()),
             providers: Providers::new(directory.clone(), config.cache_max, clock.clone()),
             announcer: Arc::new(Announcer::new(directory, host.registry.clone())),
             rng: Mutex::new(StdRng::seed_from_u64(config.seed)),
@@ -93,10 +96,10 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
         }
     }
 
-    /// The maintenance: withdraws dropped registrations and ends watches that nobody uses. Runs until `stop`; may
+    /// The maintenance: withdraws dropped registrations, ends watches that nobody uses and forgets old answers. Runs until `stop`; may
     /// be started again.
     pub async fn run(&self, stop: CancellationToken) {
-        let Inner { announcer, providers, config, .. } = &*self.inner;
+        let Inner { announcer, providers, kept, config, .. } = &*self.inner;
         let withdrawals = async {
             loop {
                 let dropped = announcer.next_dropped().await;
@@ -107,6 +110,7 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
             loop {
                 sleep((config.cache_ttl / 4).max(Duration::from_millis(100))).await;
                 providers.expire(config.cache_ttl);
+                kept.expire();
             }
         };
         tokio::select! {
@@ -164,9 +168,17 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
     async fn unary(&self, request: &CallRequest) -> Result<Reply, CallError> {
         let shape = Shape { streamed: false, parts: false };
         let limits = self.limits(request)?;
+        let asked = match self.inner.kept.look_up(request) {
+            Ok(reply) => return Ok(reply),
+            Err(asked) => asked,
+        };
         let mut opened = limits.within(self.inner.open(request, shape, &limits)).await?;
         match opened.first {
-            Event::Done { outcome, .. } => outcome.map_err(|ended| opened.tracked.error(ended)),
+            Event::Done { outcome, cache_for, .. } => {
+                let reply = outcome.map_err(|ended| opened.tracked.error(ended))?;
+                self.inner.kept.keep(request, asked, &reply, cache_for);
+                Ok(reply)
+            }
             Event::Accepted | Event::Progress(_) => {
                 unreachable!("a call without progress opens with its last word")
             }
@@ -255,6 +267,7 @@ impl<T: Transport, D: Directory> Procedures for Rpc<T, D> {
                 concurrency_max: offer.concurrency_max,
                 load: roster.load(&record.announcer.id, now),
                 penalised: roster.is_penalised(&record.announcer.id, record.sequence, now),
+                cache_for: registry::cache_for(offer.cache_ms),
             }
         };
         Ok(found.records.iter().map(info).collect())

@@ -330,7 +330,11 @@ async fn a_dropped_registration_is_withdrawn_by_the_maintenance() {
 async fn a_snapshot_shows_what_is_offered_and_how_it_fares() {
     let mesh = TestMesh::default();
     let ((_, provider), (_, caller)) = (mesh.add(1), mesh.add(2));
-    let options = RegisterOptions { concurrency_max: 3, description: "fails when asked to".into() };
+    let options = RegisterOptions {
+        concurrency_max: 3,
+        description: "fails when asked to".into(),
+        ..RegisterOptions::default()
+    };
     let handler = |call: Call| async move {
         if call.payload.is_empty() { Ok(Reply::default()) } else { Err(HandlerError::new("as asked")) }
     };

@@ -255,6 +255,11 @@ impl Running {
         self.cancel.clone()
     }
 
+    /// How long the caller may keep the answer.
+    pub(crate) fn cache_for(&self) -> Option<Duration> {
+        self.offer.options().cache_for
+    }
+
     /// Calls of the procedure that run here now.
     pub(crate) fn load(&self) -> u32 {
         self.offer.in_flight()

@@ -74,12 +74,13 @@ async fn answer<Tx: StreamTx>(tx: &mut Tx, running: &mut Running, streamed: bool
         };
         match step {
             Step::Progress(part) => {
-                if !send(tx, message::result_frame(part, 0, false)).await {
+                if !send(tx, message::progress_frame(part)).await {
                     return;
                 }
             }
             Step::Done(Ok(reply)) => {
-                return send_last(tx, message::result_frame(reply, running.load(), true)).await;
+                let last = message::last_frame(reply, running.load(), running.cache_for());
+                return send_last(tx, last).await;
             }
             Step::Done(Err(failed)) => return turn_away(tx, Failure::Failed(failed), running.load()).await,
         }

@@ -72,7 +72,7 @@ impl ResultStream {
             match event {
                 Event::Accepted => {}
                 Event::Progress(part) => return Ok(Some(part)),
-                Event::Done { outcome, load } => {
+                Event::Done { outcome, load, .. } => {
                     self.tracked.answered(load);
                     let end = outcome.map_err(|ended| self.tracked.error(ended));
                     self.over(end);
