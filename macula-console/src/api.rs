@@ -1,7 +1,7 @@
 //! The JSON that goes over the admin API. Server and client share these types.
 //!
-//! Every answer is one JSON document, except `GET /v1/subscribe` and `GET /v1/serve`, which stream one JSON
-//! document a line until the client goes away. Every failure is an [`ErrorBody`].
+//! Every answer is one JSON document, except `GET /v1/subscribe`, `GET /v1/serve` and `POST /v1/call-stream`, which
+//! stream one JSON document a line until the client goes away. Every failure is an [`ErrorBody`].
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,10 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+mod calls;
+
+pub use calls::{Call, CallEvent, CallResult, Provider, Registration, ServeEvent, ServeReply, Strategy};
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -186,23 +190,6 @@ pub struct Subscription {
     pub delivered: u64,
     /// Messages lost because the queue was full.
     pub dropped: u64,
-}
-
-/// One row of `GET /v1/registrations`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Registration {
-    /// Procedure.
-    pub procedure: String,
-    /// Realm.
-    pub realm: String,
-    /// Calls being handled now.
-    pub in_flight: u64,
-    /// Most calls handled at once.
-    pub concurrency_max: u64,
-    /// Calls so far.
-    pub calls: u64,
-    /// Calls that failed.
-    pub errors: u64,
 }
 
 /// One row of `GET /v1/config`.
@@ -465,78 +452,6 @@ pub struct Message {
     pub headers: BTreeMap<String, String>,
 }
 
-/// Body of `POST /v1/call`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Call {
-    /// Procedure.
-    pub procedure: String,
-    /// Realm; the node's first one if absent.
-    #[serde(default)]
-    pub realm: Option<String>,
-    /// Arguments.
-    #[serde(flatten)]
-    pub payload: Payload,
-    /// Deadline in milliseconds; the node's default if absent.
-    #[serde(default)]
-    pub timeout_ms: Option<u64>,
-    /// Whether the call may be tried again elsewhere although it may have run.
-    #[serde(default)]
-    pub idempotent: bool,
-    /// Whether the result is wanted in base64, byte for byte, whatever it is.
-    #[serde(default)]
-    pub exact: bool,
-}
-
-/// Answer to `POST /v1/call`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CallResult {
-    /// The result.
-    #[serde(flatten)]
-    pub payload: Payload,
-    /// How long it took, in microseconds.
-    pub took_us: u64,
-}
-
-/// One line of `GET /v1/serve`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "event")]
-pub enum ServeEvent {
-    /// The procedure is registered.
-    Registered {
-        /// Number of this serving client: goes into `POST /v1/serve/{id}`.
-        id: u64,
-        /// Procedure.
-        procedure: String,
-    },
-    /// A call to be answered.
-    Call {
-        /// Number of the call: goes into the [`ServeReply`].
-        call: u64,
-        /// Who calls.
-        caller: String,
-        /// Milliseconds left until the caller's deadline.
-        timeout_ms: u64,
-        /// Arguments, in base64.
-        arguments: String,
-    },
-    /// The caller has given up on a call: stop working on it.
-    Cancelled {
-        /// Number of the call.
-        call: u64,
-    },
-}
-
-/// Body of `POST /v1/serve/{id}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ServeReply {
-    /// Number of the call.
-    pub call: u64,
-    /// The result in base64, if it went well.
-    pub result: Option<String>,
-    /// What went wrong, if it did not.
-    pub error: Option<String>,
-}
-
 /// Every failure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ErrorBody {
@@ -554,6 +469,12 @@ pub struct ErrorInfo {
     /// What to try.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hint: Option<String>,
+    /// Which failure of a call it is, of those that share a code: `deadline`, `handler_panic`, …
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub call: Option<String>,
+    /// Whether the handler of a failed call may have run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub may_have_run: Option<bool>,
 }
 
 /// Kinds of failures. `macula_ctl` has an exit code for each.

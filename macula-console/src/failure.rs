@@ -18,7 +18,8 @@ pub(crate) struct Failure(ErrorInfo);
 
 impl Failure {
     pub(crate) fn new(code: ErrorCode, message: impl ToString) -> Self {
-        Self(ErrorInfo { code, message: message.to_string(), hint: None })
+        let message = message.to_string();
+        Self(ErrorInfo { code, message, hint: None, call: None, may_have_run: None })
     }
 
     pub(crate) fn invalid(message: impl ToString) -> Self {
@@ -31,6 +32,11 @@ impl Failure {
 
     pub(crate) fn join_to_itself(addr: &str) -> Self {
         Self::invalid(format!("{addr} is this node itself")).hint(Some(OTHER_NODE_HINT))
+    }
+
+    /// What is sent.
+    pub(crate) fn into_info(self) -> ErrorInfo {
+        self.0
     }
 
     fn hint(mut self, hint: Option<&str>) -> Self {
@@ -85,7 +91,18 @@ impl From<Error> for Failure {
         if let Error::Call(lost @ (CallError::Lost { .. } | CallError::Protocol { .. })) = &error {
             message.push_str(ran(lost.may_have_run()));
         }
-        Self::new(code, message).hint(hint)
+        let mut failure = Self::new(code, message).hint(hint);
+        if let Error::Call(call) = &error {
+            failure.0.call = Some(call.kind().into());
+            failure.0.may_have_run = Some(call.may_have_run());
+        }
+        failure
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Error::Call(error).into()
     }
 }
 
@@ -196,8 +213,9 @@ fn call(error: &CallError) -> Verdict {
         CallError::Handler(_) | CallError::HandlerPanic { .. } | CallError::ReplyTooLarge { .. } => {
             (ErrorCode::Handler, None)
         }
-        CallError::Deadline { .. } | CallError::Cancelled { .. } => {
-            (ErrorCode::Timeout, Some("--timeout gives it longer"))
+        CallError::Deadline { .. } => (ErrorCode::Timeout, Some("--timeout gives it longer")),
+        CallError::Cancelled { .. } => {
+            (ErrorCode::Unreachable, Some("its provider has stopped the handler, as when it is shut down"))
         }
         CallError::Overloaded { .. } => (ErrorCode::Overloaded, Some("try again a little later")),
         CallError::NoProviderReachable { .. } => (ErrorCode::Unreachable, None),

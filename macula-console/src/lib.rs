@@ -4,8 +4,9 @@
 //!   macula_ctl ── HTTP/1.1 ──► Unix socket (0600) ──► router ──► macula::Node
 //!                                                       │
 //!              admin    the socket, from bind to close  │ routes    how the node is, and changes to it
-//!              api      the JSON, shared with clients   │ messages  publish, subscribe, call
-//!              failure  errors with code and hint       │ serve     procedures answered by a client
+//!              api      the JSON, shared with clients   │ messages  publish, subscribe
+//!              failure  errors with code and hint       │ calls     calls, and who can be called
+//!                                                       │ serve     procedures answered by a client
 //! ```
 //!
 //! ```no_run
@@ -28,6 +29,7 @@
 
 mod admin;
 pub mod api;
+mod calls;
 mod failure;
 mod messages;
 mod routes;

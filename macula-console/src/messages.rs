@@ -1,8 +1,8 @@
-//! Publish, subscribe and call over the admin API.
+//! Publish and subscribe over the admin API.
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use macula::{CallRequest, Message, Name, Node, Publish, Realm, SubscribeOptions, Subscription};
+use macula::{Message, Node, Publish, Realm, SubscribeOptions, Subscription};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -177,32 +177,6 @@ impl Drop for Line {
             self.message.decline();
         }
     }
-}
-
-pub(crate) async fn call(
-    State(node): State<Node>,
-    Json(request): Json<api::Call>,
-) -> Result<Json<api::CallResult>, Failure> {
-    let (bytes, content_type) = request.payload.to_bytes().map_err(Failure::invalid)?;
-    let procedure: Name =
-        request.procedure.parse().map_err(|error| Failure::from(macula::Error::Name(error)))?;
-    let mut call = CallRequest::new(procedure)
-        .realm(realm(request.realm.as_deref())?.unwrap_or_else(|| node.realm()))
-        .payload(bytes)
-        .content_type(content_type)
-        .idempotent(request.idempotent);
-    if let Some(timeout) = request.timeout_ms {
-        call = call.timeout(Duration::from_millis(timeout));
-    }
-    let started = Instant::now();
-    let reply = node.call_with(call).await?;
-    Ok(Json(api::CallResult {
-        payload: match request.exact {
-            true => api::Payload::exact(&reply.payload),
-            false => api::Payload::show(&reply.payload, &reply.content_type),
-        },
-        took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-    }))
 }
 
 pub(crate) fn realm(name: Option<&str>) -> Result<Option<Realm>, Failure> {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::admin::Control;
 use crate::api::{self, ErrorCode};
+use crate::calls;
 use crate::failure::Failure;
 use crate::messages::{self, lines, send};
 use crate::serve::{self, Servers};
@@ -66,7 +67,9 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/publish", post(messages::publish))
         .route("/v1/publish-acknowledged", post(messages::publish_acknowledged))
         .route("/v1/subscribe", get(messages::subscribe))
-        .route("/v1/call", post(messages::call))
+        .route("/v1/call", post(calls::call))
+        .route("/v1/call-stream", post(calls::call_stream))
+        .route("/v1/providers", get(calls::providers))
         .route("/v1/serve", get(serve::serve))
         .route("/v1/serve/{id}", post(serve::reply))
         .route("/v1/log", put(log))
@@ -243,6 +246,7 @@ async fn registrations(State(node): State<Node>) -> Json<Vec<api::Registration>>
         concurrency_max: info.concurrency_max.into(),
         calls: info.calls,
         errors: info.errors,
+        cache_ms: info.cache_for.map(calls::millis),
     };
     Json(node.registrations().into_iter().map(row).collect())
 }
@@ -261,6 +265,7 @@ fn json_value(value: config::Value) -> Value {
     match value {
         config::Value::Text(text) => text.into(),
         config::Value::Count(count) => count.into(),
+        config::Value::Flag(flag) => flag.into(),
         config::Value::List(items) => items.into(),
         config::Value::Duration(_) => value.to_string().trim_matches('"').into(),
         _ => Value::Null,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -46,6 +47,9 @@ pub(crate) struct ServeQuery {
     procedure: String,
     realm: Option<String>,
     concurrency: u32,
+    cache_ms: Option<u32>,
+    #[serde(default)]
+    description: String,
 }
 
 pub(crate) async fn serve(
@@ -63,7 +67,11 @@ pub(crate) async fn serve(
             async move { server.answer(call).await }
         }
     };
-    let options = RegisterOptions { concurrency_max: query.concurrency, ..RegisterOptions::default() };
+    let options = RegisterOptions {
+        concurrency_max: query.concurrency,
+        description: query.description,
+        cache_for: query.cache_ms.map(|millis| Duration::from_millis(millis.into())),
+    };
     let registration = node.register_in(realm, &query.procedure, options, handler).await?;
     let id = servers.0.next.fetch_add(1, Ordering::Relaxed);
     servers.0.servers.lock().insert(id, server.clone());

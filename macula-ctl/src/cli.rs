@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Subscriptions,
     /// List the node's procedures
     Registrations,
+    /// List who offers a procedure, in the whole mesh
+    Providers(Providers),
     /// List the nodes that run on this machine
     Nodes,
     /// Join a mesh through one of its nodes
@@ -261,6 +263,45 @@ pub(crate) struct Call {
     /// Write the result to stdout byte for byte, with nothing added
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Call this node and no other: its id
+    #[arg(long, value_name = "ID")]
+    pub(crate) to: Option<String>,
+    /// How to choose among several providers; the node's `rpc.routing_strategy` if not given
+    #[arg(long, value_enum, value_name = "STRATEGY")]
+    pub(crate) strategy: Option<Strategy>,
+    /// Ask a provider even if the node keeps an answer that is still good
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Header, as key=value; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) header: Vec<(String, String)>,
+    /// Print the parts of a result as they come, one a line, then its end
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) stream: bool,
+}
+
+/// How a provider is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Strategy {
+    /// This node, if it offers the procedure; else any
+    LocalFirst,
+    /// Each in turn
+    RoundRobin,
+    /// Any
+    Random,
+    /// The smallest round-trip time
+    Nearest,
+    /// The fewest calls running
+    LeastLoaded,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Providers {
+    /// Procedure
+    pub(crate) procedure: String,
+    /// Realm; the node's first one if not given
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -279,6 +320,12 @@ pub(crate) struct Serve {
     /// Most programs that run at once; more calls are refused as overload
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) concurrency: u32,
+    /// Callers may keep an answer for so long and give it again to the same request, as in 500ms, 10s, 5m
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) cache: Option<Duration>,
+    /// What the procedure does, for `macula_ctl providers`; at most 256 bytes
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) description: String,
 }
 
 #[derive(Debug, Subcommand)]

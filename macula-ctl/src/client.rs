@@ -74,6 +74,13 @@ impl Client {
         Ok(Lines { body: response.into_body(), rest: BytesMut::new() })
     }
 
+    /// Sends a document, and reads those that answer it line by line.
+    pub(crate) async fn lines_of(&self, path: &str, body: &impl Serialize) -> Result<Lines, CliError> {
+        let body = serde_json::to_vec(body).map_err(|error| CliError::Broken(error.to_string()))?;
+        let response = self.request(Method::POST, path, body.into()).await?;
+        Ok(Lines { body: response.into_body(), rest: BytesMut::new() })
+    }
+
     async fn json<A: DeserializeOwned>(
         &self,
         method: Method,
@@ -133,6 +140,8 @@ impl Client {
         let body = collect(response).await?;
         let info = serde_json::from_slice::<ErrorBody>(&body).map_or_else(
             |_| ErrorInfo {
+                call: None,
+                may_have_run: None,
                 code: ErrorCode::Internal,
                 message: format!("the node answered {status}: {}", String::from_utf8_lossy(&body)),
                 hint: None,

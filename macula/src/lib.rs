@@ -68,6 +68,7 @@
 
 pub mod bootstrap;
 mod builder;
+mod calls;
 pub mod config;
 mod core;
 pub mod data_dir;
@@ -98,8 +99,9 @@ pub use macula_pubsub::{
     SubscribeOptions, Subscription, SubscriptionInfo,
 };
 pub use macula_rpc::{
-    Call, CallError, CallRequest, Handler, HandlerError, RegisterError, RegisterOptions, Registration,
-    RegistrationInfo, Reply, ResultStream, Strategy,
+    Attempt, Caching, Call, CallError, CallRequest, CallerGone, Cause, Handler, HandlerError, PartError,
+    PartSender, ProviderInfo, RegisterError, RegisterOptions, Registration, RegistrationInfo, Reply,
+    ResultStream, Strategy,
 };
 pub use macula_transport::{BindError, PeerInfo, TransportError};
 pub use message::{Decode, Publish, reply};

@@ -11,9 +11,6 @@ use macula_dht::kademlia::{LookupTrace, TableSnapshot};
 use macula_membership::{EventError, Member, Membership};
 use macula_proto::{Contact, Key, Name, NodeId, Realm, Timestamp};
 use macula_pubsub::{Pattern, RouteInfo, SubscribeOptions, Subscription, SubscriptionInfo};
-use macula_rpc::{
-    CallRequest, Handler, Procedures, RegisterOptions, Registration, RegistrationInfo, Reply, ResultStream,
-};
 use macula_transport::{PeerInfo, QuicTransport, Transport};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -44,7 +41,7 @@ use crate::{Acknowledged, Error, IntoPayload, Published, StartError, thread};
 /// - A task that fails restarts alone, and what the application asked for (subscriptions, registrations) stands.
 #[derive(Clone)]
 pub struct Node {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -401,91 +398,6 @@ impl Node {
     }
 }
 
-/// Procedures and calls.
-impl Node {
-    /// Offers a procedure. It is offered until the [`Registration`] is dropped.
-    ///
-    /// # Errors
-    /// [`Error::Name`] with the rule that the name breaks, or [`Error::Register`].
-    pub async fn register(&self, procedure: &str, handler: impl Handler) -> Result<Registration, Error> {
-        self.register_in(self.realm(), procedure, RegisterOptions::default(), handler).await
-    }
-
-    /// As [`register`](Self::register), in a given realm and with options.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn register_in(
-        &self,
-        realm: Realm,
-        procedure: &str,
-        options: RegisterOptions,
-        handler: impl Handler,
-    ) -> Result<Registration, Error> {
-        let procedure = procedure.parse()?;
-        let rpc = self.inner.core.rpc.clone();
-        Ok(self.on_node(async move { rpc.register(realm, procedure, options, handler).await }).await??)
-    }
-
-    /// Takes a procedure back, and returns once the directory knows. Dropping the registration does the same in the
-    /// background.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] if the node is shut down.
-    pub async fn unregister(&self, registration: Registration) -> Result<(), Error> {
-        self.on_node(async move { registration.unregister().await }).await
-    }
-
-    /// Calls a procedure, wherever in the mesh it is offered.
-    ///
-    /// # Errors
-    /// [`Error::Name`], [`Error::Codec`], or [`Error::Call`] with what went wrong and whether the handler may have
-    /// run.
-    pub async fn call(&self, procedure: &str, payload: impl IntoPayload) -> Result<Reply, Error> {
-        let (bytes, content_type) = payload.into_payload()?;
-        let request = CallRequest::new(procedure.parse()?).realm(self.realm());
-        self.call_with(request.payload(bytes).content_type(content_type)).await
-    }
-
-    /// As [`call`](Self::call), with everything that can be said about a call.
-    ///
-    /// # Errors
-    /// [`Error::Call`].
-    pub async fn call_with(&self, request: CallRequest) -> Result<Reply, Error> {
-        Ok(self.inner.core.rpc.call(self.with_defaults(request)).await?)
-    }
-
-    /// As [`call_with`](Self::call_with), for a handler that answers in parts.
-    ///
-    /// # Errors
-    /// [`Error::Call`].
-    pub async fn call_stream(&self, request: CallRequest) -> Result<ResultStream, Error> {
-        Ok(self.inner.core.rpc.call_stream(self.with_defaults(request)).await?)
-    }
-
-    /// The procedures on offer.
-    pub fn registrations(&self) -> Vec<RegistrationInfo> {
-        self.inner.core.rpc.registrations()
-    }
-
-    /// The directory key at which providers of a procedure announce themselves.
-    ///
-    /// # Errors
-    /// [`Error::Name`].
-    pub fn procedure_key(&self, procedure: &str) -> Result<Key, Error> {
-        let procedure: Name = procedure.parse()?;
-        Ok(Key::derive("procedure", &self.realm(), procedure.as_str()))
-    }
-
-    /// Deadline and strategy may change while the node runs, so they are read at each call.
-    fn with_defaults(&self, mut request: CallRequest) -> CallRequest {
-        let config = self.inner.config.load();
-        request.timeout.get_or_insert(config.rpc.default_timeout);
-        request.strategy.get_or_insert(config.rpc.routing_strategy.into());
-        request
-    }
-}
-
 /// Configuration.
 impl Node {
     /// The configuration in force.
@@ -525,7 +437,7 @@ impl Node {
 
 impl Node {
     /// Runs something on the node's own thread, where its timers and tasks live. Dropping the future aborts it.
-    async fn on_node<F>(&self, work: F) -> Result<F::Output, Error>
+    pub(crate) async fn on_node<F>(&self, work: F) -> Result<F::Output, Error>
     where
         F: Future<Output: Send> + Send + 'static,
     {

@@ -1,8 +1,8 @@
 //! Commands that show how a node is.
 
 use macula_console::api::{
-    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Member, Peer, Registration, Status, Subscription,
-    Task,
+    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Member, Peer, Provider, Registration, Status,
+    Subscription, Task,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -218,7 +218,8 @@ impl Row for Subscription {
 }
 
 impl Row for Registration {
-    const COLUMNS: &'static [&'static str] = &["procedure", "realm", "in flight", "limit", "calls", "errors"];
+    const COLUMNS: &'static [&'static str] =
+        &["procedure", "realm", "in flight", "limit", "calls", "errors", "kept for"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -228,8 +229,36 @@ impl Row for Registration {
             self.concurrency_max.to_string(),
             self.calls.to_string(),
             self.errors.to_string(),
+            kept_for(self.cache_ms),
         ]
     }
+}
+
+impl Row for Provider {
+    const COLUMNS: &'static [&'static str] =
+        &["provider", "address", "limit", "load", "state", "kept for", "description"];
+
+    fn cells(&self) -> Vec<String> {
+        let state = match (self.is_self, self.penalised) {
+            (true, _) => "this node",
+            (false, true) => "failed lately",
+            (false, false) => "ready",
+        };
+        vec![
+            short(&self.id),
+            self.addrs.first().cloned().unwrap_or_default(),
+            self.concurrency_max.to_string(),
+            self.load.to_string(),
+            state.into(),
+            kept_for(self.cache_ms),
+            self.description.clone(),
+        ]
+    }
+}
+
+/// For how long answers may be kept.
+fn kept_for(cache_ms: Option<u64>) -> String {
+    cache_ms.map_or_else(|| "-".into(), |millis| micros(millis.saturating_mul(1_000)))
 }
 
 impl Row for ConfigEntry {

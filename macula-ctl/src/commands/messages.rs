@@ -1,12 +1,11 @@
-//! Publish, subscribe and call.
+//! Publish and subscribe.
 
 use std::io::Read;
 use std::time::Duration;
 
 use hyper::Method;
 use macula_console::api::{
-    Acknowledged, Call, CallResult, Encoding, Message, Payload, Publish, PublishAcknowledged, Published,
-    SubscribeEvent,
+    Acknowledged, Encoding, Message, Payload, Publish, PublishAcknowledged, Published, SubscribeEvent,
 };
 
 use crate::cli::{self, Format, Lag};
@@ -136,37 +135,12 @@ fn line(message: &Message) -> String {
     }
 }
 
-pub(crate) async fn call(client: &Client, format: Format, args: &cli::Call) -> Result<(), CliError> {
-    let body = Call {
-        procedure: args.procedure.clone(),
-        realm: args.realm.clone(),
-        payload: input(&args.arguments)?,
-        timeout_ms: args.timeout.map(millis),
-        idempotent: args.idempotent,
-        exact: args.raw,
-    };
-    if args.raw && format != Format::Table {
-        return Err(CliError::Usage {
-            message: "--raw writes bytes, not documents".into(),
-            hint: "leave out -o, or --raw".into(),
-        });
-    }
-    let progress = super::progress(&format!("calling {}", args.procedure));
-    let result: CallResult = client.send(Method::POST, "/v1/call", &body).await?;
-    progress.finish_and_clear();
-    if args.raw {
-        let (bytes, _) = result.payload.to_bytes().map_err(|error| CliError::Broken(error.to_string()))?;
-        return output::write(&bytes);
-    }
-    output::one(format, &result, || shown(&result.payload))
-}
-
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a user typed, or what stands on stdin.
-fn input(text: &str) -> Result<Payload, CliError> {
+pub(super) fn input(text: &str) -> Result<Payload, CliError> {
     if text != "-" {
         return Ok(Payload::from_input(text.as_bytes().to_vec()));
     }
@@ -183,7 +157,7 @@ fn input(text: &str) -> Result<Payload, CliError> {
 }
 
 /// A payload as people read it.
-fn shown(payload: &Payload) -> String {
+pub(super) fn shown(payload: &Payload) -> String {
     match (payload.encoding, payload.payload.as_str()) {
         (Encoding::Json, _) | (_, None) => payload.payload.to_string(),
         (Encoding::Text, Some(text)) => text.to_owned(),

@@ -1,6 +1,7 @@
 //! One module for each group of commands.
 
 pub(crate) mod bench;
+pub(crate) mod calls;
 pub(crate) mod dev;
 pub(crate) mod generate;
 pub(crate) mod inspect;

@@ -24,8 +24,13 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(client: &Client, args: cli::Serve) -> Result<(), CliError> {
     let program = Arc::new(Program::find(&args)?);
     let realm = args.realm.as_deref().map(|realm| format!("&realm={}", query(realm))).unwrap_or_default();
-    let path =
-        format!("/v1/serve?procedure={}&concurrency={}{realm}", query(&args.procedure), args.concurrency);
+    let cache = args.cache.map(|cache| format!("&cache_ms={}", cache.as_millis())).unwrap_or_default();
+    let path = format!(
+        "/v1/serve?procedure={}&concurrency={}&description={}{realm}{cache}",
+        query(&args.procedure),
+        args.concurrency,
+        query(&args.description),
+    );
     let mut events = client.lines(Method::GET, &path).await?;
     let mut serving =
         Serving { client: client.clone(), program, id: 0, runs: JoinSet::new(), calls: HashMap::new() };

@@ -31,6 +31,7 @@ fn every_kind_fits_the_type_of_its_field_over_its_whole_range() {
         let ends: Vec<String> = match key.kind {
             Kind::Duration { min, max } => [min, max].map(|end| format!("{}ms", end.as_millis())).into(),
             Kind::Count { min, max, .. } => [min, max].map(|count| count.to_string()).into(),
+            Kind::Flag => vec!["true".into(), "false".into()],
             Kind::Choice(words) => words.iter().map(ToString::to_string).collect(),
             Kind::Text(_) if key.default.is_none() => vec!["/a/path".into(), String::new()],
             Kind::Text(_) | Kind::List { .. } => vec![],

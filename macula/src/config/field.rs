@@ -116,6 +116,15 @@ impl Field for Duration {
     }
 }
 
+impl Field for bool {
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+}
+
 impl Field for String {
     fn from_value(value: &Value) -> Option<Self> {
         text(value).map(Self::from)

@@ -218,7 +218,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
             .map(|item| item.get_ref().as_str().map(String::from))
             .collect::<Option<_>>()
             .map_or_else(|| Raw::Unusable("a list with something else than text in it".into()), Raw::List),
-        DeValue::Boolean(flag) => Raw::Unusable(flag.to_string()),
+        DeValue::Boolean(flag) => Raw::Flag(*flag),
         DeValue::Float(number) => Raw::Unusable(number.to_string()),
         DeValue::Datetime(date) => Raw::Unusable(date.to_string()),
         DeValue::Table(_) => Raw::Unusable("a table".into()),

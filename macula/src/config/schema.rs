@@ -229,6 +229,13 @@ schema! {
         /// How long a call may take when its caller says nothing.
         default_timeout: Duration = span(ms(1), HOUR), Some("5s"), Change::Live;
 
+        /// Whether this node keeps answers that their providers say are good for a while, and gives them again to the
+        /// same request without asking anybody. Providers say so for each procedure; no other answers are ever kept.
+        cache_enabled: bool = Kind::Flag, Some("true"), Change::Live;
+
+        /// Room for kept answers and the requests to them; the least recently used go first.
+        cache_bytes_max: usize = count(0, 1 << 30, "bytes"), Some("8388608"), LAYER;
+
         /// How a provider is chosen when the caller says nothing.
         routing_strategy: RoutingStrategy = Kind::Choice(RoutingStrategy::WORDS), Some("local-first"), Change::Live;
     }

@@ -16,6 +16,8 @@ pub enum Raw {
     Text(String),
     /// A TOML integer.
     Integer(i64),
+    /// A TOML boolean.
+    Flag(bool),
     /// A list of strings.
     List(Vec<String>),
     /// Something that no key holds, described for the error message.
@@ -27,6 +29,7 @@ impl fmt::Display for Raw {
         match self {
             Self::Plain(text) | Self::Text(text) => write!(f, "{text:?}"),
             Self::Integer(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
             Self::List(items) => write!(f, "{items:?}"),
             Self::Unusable(what) => f.write_str(what),
         }
@@ -48,6 +51,12 @@ as_plain_text!(&str String &String SocketAddr u16 u32 u64 usize std::path::Displ
 impl From<Duration> for Raw {
     fn from(duration: Duration) -> Self {
         Self::Text(show_duration(duration))
+    }
+}
+
+impl From<bool> for Raw {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
     }
 }
 
@@ -86,6 +95,8 @@ pub enum Kind {
         /// What is counted.
         unit: &'static str,
     },
+    /// Yes or no.
+    Flag,
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// Text under a rule.
@@ -111,6 +122,8 @@ pub enum Value {
     Duration(Duration),
     /// A whole number.
     Count(u64),
+    /// Yes or no.
+    Flag(bool),
     /// Text, or one of a few words.
     Text(String),
     /// Several texts.
@@ -124,6 +137,7 @@ impl fmt::Display for Value {
             Self::Unset => Ok(()),
             Self::Duration(duration) => write!(f, "\"{}\"", show_duration(*duration)),
             Self::Count(count) => write!(f, "{count}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
             Self::Text(text) => f.write_str(&quoted(text)),
             Self::List(items) => {
                 let items: Vec<_> = items.iter().map(|item| quoted(item)).collect();
@@ -166,6 +180,7 @@ impl Kind {
                 .filter(|count| (min..=max).contains(&count))
                 .map(Value::Count)
                 .ok_or_else(|| broken(None)),
+            Self::Flag => read_flag(raw).map(Value::Flag).ok_or_else(|| broken(None)),
             Self::Choice(words) => read_text(raw)
                 .filter(|text| words.contains(text))
                 .map(|text| Value::Text(text.into()))
@@ -193,6 +208,7 @@ impl Kind {
                 format!("a duration from {} to {}", show_duration(*min), show_duration(*max))
             }
             Self::Count { min, max, unit } => format!("a number of {unit} from {min} to {max}"),
+            Self::Flag => "true or false".into(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Text(rule) => rule.expects.into(),
             Self::List { each, items_min, items_max } => {
@@ -218,7 +234,7 @@ fn read_duration(raw: &Raw) -> Option<Duration> {
         Raw::Integer(millis) => u64::try_from(*millis).ok().map(Duration::from_millis),
         Raw::Text(text) => duration_from(text),
         Raw::Plain(text) => digits(text).map(Duration::from_millis).or_else(|| duration_from(text)),
-        Raw::List(_) | Raw::Unusable(_) => None,
+        Raw::Flag(_) | Raw::List(_) | Raw::Unusable(_) => None,
     }
 }
 
@@ -235,7 +251,7 @@ fn read_count(raw: &Raw) -> Option<u64> {
     match raw {
         Raw::Integer(number) => u64::try_from(*number).ok(),
         Raw::Plain(text) => digits(text),
-        Raw::Text(_) | Raw::List(_) | Raw::Unusable(_) => None,
+        Raw::Text(_) | Raw::Flag(_) | Raw::List(_) | Raw::Unusable(_) => None,
     }
 }
 
@@ -248,7 +264,15 @@ fn digits(text: &str) -> Option<u64> {
 fn read_text(raw: &Raw) -> Option<&str> {
     match raw {
         Raw::Plain(text) | Raw::Text(text) => Some(text),
-        Raw::Integer(_) | Raw::List(_) | Raw::Unusable(_) => None,
+        Raw::Integer(_) | Raw::Flag(_) | Raw::List(_) | Raw::Unusable(_) => None,
+    }
+}
+
+fn read_flag(raw: &Raw) -> Option<bool> {
+    match raw {
+        Raw::Flag(flag) => Some(*flag),
+        Raw::Plain(text) => text.trim().parse().ok(),
+        Raw::Text(_) | Raw::Integer(_) | Raw::List(_) | Raw::Unusable(_) => None,
     }
 }
 
@@ -258,7 +282,7 @@ fn read_list(raw: &Raw) -> Option<Vec<String>> {
         Raw::Plain(text) => {
             Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(String::from).collect())
         }
-        Raw::Text(_) | Raw::Integer(_) | Raw::Unusable(_) => None,
+        Raw::Text(_) | Raw::Integer(_) | Raw::Flag(_) | Raw::Unusable(_) => None,
     }
 }
 
@@ -317,6 +341,16 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_true_or_false_and_no_other_words() {
+        for (raw, flag) in [(Raw::Flag(true), true), (plain(" false "), false), (plain("true"), true)] {
+            assert_eq!(Kind::Flag.read(&raw), Ok(Value::Flag(flag)), "{raw}");
+        }
+        for raw in [plain("yes"), plain("1"), Raw::Integer(1), Raw::Text("true".into()), plain("")] {
+            assert_eq!(Kind::Flag.read(&raw), Err("expected true or false".into()), "{raw}");
+        }
+    }
+
+    #[test]
     fn lists_name_the_item_that_is_wrong() {
         assert_eq!(LIST.read(&plain(" a , b ,")), Ok(Value::List(vec!["a".into(), "b".into()])));
         assert_eq!(LIST.read(&plain("")), Ok(Value::List(vec![])));
@@ -335,7 +369,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_reading_panic(text: String) {
-            for kind in [SPAN, COUNT, LIST] {
+            for kind in [SPAN, COUNT, LIST, Kind::Flag] {
                 let _ = kind.read(&Raw::Plain(text.clone()));
                 let _ = kind.read(&Raw::Text(text.clone()));
             }

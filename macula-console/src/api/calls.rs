@@ -1,0 +1,176 @@
+//! Procedures and calls.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ErrorInfo, Payload};
+
+/// One row of `GET /v1/registrations`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registration {
+    /// Procedure.
+    pub procedure: String,
+    /// Realm.
+    pub realm: String,
+    /// Calls being handled now.
+    pub in_flight: u64,
+    /// Most calls handled at once.
+    pub concurrency_max: u64,
+    /// Calls so far.
+    pub calls: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// For how long callers may keep an answer, in milliseconds; absent if they may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ms: Option<u64>,
+}
+
+/// One row of `GET /v1/providers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Provider {
+    /// Node id.
+    pub id: String,
+    /// Addresses, best first.
+    pub addrs: Vec<String>,
+    /// Whether this is the node that answers.
+    pub is_self: bool,
+    /// What it says about the procedure.
+    pub description: String,
+    /// Most calls handled at once, by its own word; zero if it does not say.
+    pub concurrency_max: u32,
+    /// Calls that run there, as far as this node knows.
+    pub load: u32,
+    /// It failed lately: others are chosen first.
+    pub penalised: bool,
+    /// For how long an answer may be kept, in milliseconds; absent if it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ms: Option<u64>,
+}
+
+/// How a provider is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// This node, if it offers the procedure; else any.
+    LocalFirst,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The smallest round-trip time.
+    Nearest,
+    /// The fewest calls running.
+    LeastLoaded,
+}
+
+impl From<Strategy> for macula::Strategy {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::LocalFirst => Self::LocalFirst,
+            Strategy::RoundRobin => Self::RoundRobin,
+            Strategy::Random => Self::Random,
+            Strategy::Nearest => Self::Nearest,
+            Strategy::LeastLoaded => Self::LeastLoaded,
+        }
+    }
+}
+
+/// Body of `POST /v1/call` and `POST /v1/call-stream`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// Procedure.
+    pub procedure: String,
+    /// Realm; the node's first one if absent.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// Arguments.
+    #[serde(flatten)]
+    pub payload: Payload,
+    /// Deadline in milliseconds; the node's default if absent.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Whether the call may be tried again elsewhere although it may have run.
+    #[serde(default)]
+    pub idempotent: bool,
+    /// Whether the result is wanted in base64, byte for byte, whatever it is.
+    #[serde(default)]
+    pub exact: bool,
+    /// The node to call, and no other.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// How to choose among providers; the node's default if absent.
+    #[serde(default)]
+    pub strategy: Option<Strategy>,
+    /// Whether an answer that the node keeps will not do.
+    #[serde(default)]
+    pub fresh: bool,
+    /// Headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Answer to `POST /v1/call`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallResult {
+    /// The result.
+    #[serde(flatten)]
+    pub payload: Payload,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+    /// How long ago its call began, in milliseconds, if it is an answer that the node kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+}
+
+/// One line of `POST /v1/call-stream`. The last one is a result or a failure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "event")]
+pub enum CallEvent {
+    /// A part of the results, ahead of the last.
+    Part(Payload),
+    /// What the handler returned at its end.
+    Result(CallResult),
+    /// The call failed after it had begun.
+    Failed(ErrorInfo),
+}
+
+/// One line of `GET /v1/serve`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "event")]
+pub enum ServeEvent {
+    /// The procedure is registered.
+    Registered {
+        /// Number of this serving client: goes into `POST /v1/serve/{id}`.
+        id: u64,
+        /// Procedure.
+        procedure: String,
+    },
+    /// A call to be answered.
+    Call {
+        /// Number of the call: goes into the [`ServeReply`].
+        call: u64,
+        /// Who calls.
+        caller: String,
+        /// Milliseconds left until the caller's deadline.
+        timeout_ms: u64,
+        /// Arguments, in base64.
+        arguments: String,
+    },
+    /// The caller has given up on a call: stop working on it.
+    Cancelled {
+        /// Number of the call.
+        call: u64,
+    },
+}
+
+/// Body of `POST /v1/serve/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServeReply {
+    /// Number of the call.
+    pub call: u64,
+    /// The result in base64, if it went well.
+    pub result: Option<String>,
+    /// What went wrong, if it did not.
+    pub error: Option<String>,
+}
