@@ -70,7 +70,7 @@ fn steps(has_nextest: bool) -> Vec<Step> {
         ["test", "--workspace", "--all-features", "--locked"].into_iter().chain(targets).collect()
     };
     let step = |name, action| Step { name, action };
-    vec![
+    let mut steps = vec![
         step("format", Cargo(vec!["fmt", "--all", "--check"])),
         step("tidy", Tidy),
         step(
@@ -89,7 +89,14 @@ fn steps(has_nextest: bool) -> Vec<Step> {
         step("tests", Tests(tests)),
         step("doctests", Tests(vec!["test", "--doc", "--workspace", "--all-features", "--locked"])),
         step("docs", Docs(vec!["doc", "--workspace", "--no-deps", "--all-features", "--locked"])),
-    ]
+    ];
+    if !has_nextest {
+        // Tests run these programs. Nextest builds them by itself; `cargo test` does not where targets are named.
+        let examples = Cargo(vec!["build", "--workspace", "--examples", "--all-features", "--locked"]);
+        let tests = steps.iter().position(|step| step.name == "tests").unwrap_or_default();
+        steps.insert(tests, step("examples", examples));
+    }
+    steps
 }
 
 fn has_nextest(root: &Path) -> bool {
@@ -210,5 +217,7 @@ mod tests {
             "{shown:?}"
         );
         assert!(!shown.iter().any(|line| line.contains("nextest")), "{shown:?}");
+        let place = |what: &str| shown.iter().position(|line| line.contains(what));
+        assert!(place("--examples").is_some() && place("--examples") < place("cargo test"), "{shown:?}");
     }
 }
