@@ -215,6 +215,11 @@ impl Frame {
         self.head.slice(self.header_at..)
     }
 
+    /// The same, borrowed.
+    pub fn header_slice(&self) -> &[u8] {
+        &self.head[self.header_at..]
+    }
+
     /// Everything that goes before the payload on the wire.
     pub const fn head(&self) -> &Bytes {
         &self.head
@@ -255,7 +260,7 @@ impl Frame {
     }
 
     /// Splits a complete frame, whose length has been checked, into its parts.
-    fn parse(frame: &Bytes, length_bytes: usize) -> Result<Self, ProtoError> {
+    fn parse(mut frame: Bytes, length_bytes: usize) -> Result<Self, ProtoError> {
         let (kind, kind_bytes) = varint::get(&frame[length_bytes..]).ok_or(ProtoError::Malformed)?;
         let header_len_at = length_bytes + kind_bytes;
         let (header_len, len_bytes) = varint::get(&frame[header_len_at..]).ok_or(ProtoError::Malformed)?;
@@ -273,9 +278,9 @@ impl Frame {
         Ok(Self {
             // Kinds past 32 bits are as unknown as any other that this version has no name for.
             kind: FrameKind(u32::try_from(kind).unwrap_or(u32::MAX)),
-            head: frame.slice(..payload_at),
+            head: frame.split_to(payload_at),
             header_at,
-            payload: frame.slice(payload_at..),
+            payload: frame,
         })
     }
 }
@@ -329,7 +334,7 @@ impl FrameDecoder {
         }
         let frame = self.partial.split_to(total).freeze();
         self.return_rest();
-        Frame::parse(&frame, length_bytes).map(Some)
+        Frame::parse(frame, length_bytes).map(Some)
     }
 
     /// Bytes held that do not make a whole frame yet.
@@ -342,7 +347,7 @@ impl FrameDecoder {
             && self.chunk.len() >= total
         {
             let frame = self.chunk.split_to(total);
-            return Frame::parse(&frame, length_bytes).map(Some);
+            return Frame::parse(frame, length_bytes).map(Some);
         }
         self.partial.extend_from_slice(&self.chunk);
         self.chunk.clear();

@@ -76,6 +76,7 @@ pub mod conformance;
 mod error;
 mod filter;
 mod group;
+mod heard;
 mod interest;
 mod link;
 mod local;
@@ -107,7 +108,8 @@ pub use interest::{
 #[cfg(feature = "testing")]
 pub use memory::{MemoryBus, MemoryBusNetwork};
 pub use message::{
-    CONTENT_TYPE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers, Message, Payload,
+    CONTENT_TYPE_BYTES_MAX, Envelope, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, Headers,
+    Message, Payload,
 };
 pub use metrics::{
     AckLabels, AckOutcome, DropLabels, DropReason, FilterLabels, FilterPlace, PubSubMetrics, RefuseLabels,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use macula_proto::{Name, Realm};
 use parking_lot::RwLock;
@@ -29,6 +30,8 @@ pub(crate) struct Subscriber {
 #[derive(Debug)]
 pub(crate) struct LocalTable {
     state: RwLock<State>,
+    /// Counts changes of who subscribes.
+    generation: AtomicU64,
     subscriptions_max: usize,
 }
 
@@ -67,7 +70,7 @@ struct Offering<'a> {
 
 impl LocalTable {
     pub(crate) fn new(subscriptions_max: usize) -> Self {
-        Self { state: RwLock::default(), subscriptions_max }
+        Self { state: RwLock::default(), generation: AtomicU64::new(0), subscriptions_max }
     }
 
     pub(crate) fn add(
@@ -99,6 +102,7 @@ impl LocalTable {
         state.by_id.insert(id, subscriber.clone());
         let trie = state.realms.entry(realm.clone()).or_default();
         trie.insert(&subscriber.want.pattern, id, subscriber.clone());
+        self.generation.fetch_add(1, Release);
         Ok(subscriber)
     }
 
@@ -115,6 +119,7 @@ impl LocalTable {
             }
         }
         state.leave_group(subscriber);
+        self.generation.fetch_add(1, Release);
         drop(state);
         subscriber.mailbox.close();
         true
@@ -125,6 +130,11 @@ impl LocalTable {
         let willing = subscribers.iter().filter(|subscriber| subscriber.want.group.is_some());
         let willing = willing.filter(|subscriber| subscriber.accepts(payload));
         willing.filter_map(|subscriber| subscriber.want.group.as_ref()).collect()
+    }
+
+    /// While this stands, [`matching`](Self::matching) says the same. Read it first.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
     }
 
     /// Who wants messages of `topic`.
@@ -240,15 +250,7 @@ impl Delivery {
     fn give(&mut self, subscriber: &Subscriber, offer: &Offering<'_>) {
         let mut message = offer.content.to_message(subscriber.id, &subscriber.want.pattern);
         message.receipt = offer.tracker.map(Tracker::receipt);
-        match subscriber.mailbox.offer(message, offer.may_wait) {
-            Offer::Taken { evicted } => {
-                self.taken += 1;
-                self.lost += evicted;
-            }
-            Offer::Dropped => self.refuse(),
-            Offer::Gone => {}
-            Offer::Parked(parked) => self.parked.push(parked),
-        }
+        self.add(subscriber.mailbox.offer(message, offer.may_wait));
     }
 
     /// Gives a message to the member of a group with the shortest queue that has room; members with equal ones take turns.
@@ -288,6 +290,24 @@ impl Delivery {
             }
         }
         self
+    }
+
+    /// Counts one more offer.
+    pub(crate) fn add(&mut self, offer: Offer) {
+        match offer {
+            Offer::Taken { evicted } => {
+                self.taken += 1;
+                self.lost += evicted;
+            }
+            Offer::Dropped => self.refuse(),
+            Offer::Gone => {}
+            Offer::Parked(parked) => self.parked.push(parked),
+        }
+    }
+
+    /// Whether nobody has to be waited for.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.parked.is_empty()
     }
 
     fn refuse(&mut self) {

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -48,6 +49,8 @@ pub(crate) struct Mailbox {
     bytes_max: usize,
     lag: LagPolicy,
     filled: Notify,
+    /// It has messages of which its subscriber was not told, and somebody will.
+    is_owed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -88,27 +91,36 @@ impl Mailbox {
             bytes_max: options.queue_bytes.get(),
             lag: options.lag,
             filled: Notify::new(),
+            is_owed: AtomicBool::new(false),
         }
     }
 
     /// Offers a message; never waits. `may_wait`: whether the publisher allows parking at all.
     pub(crate) fn offer(self: &Arc<Self>, message: Message, may_wait: bool) -> Offer {
+        let offer = self.offer_quietly(message, may_wait);
+        self.wake();
+        offer
+    }
+
+    /// The same, but the subscriber is not woken up yet: [`wake`](Self::wake) does that once for many messages. It is woken
+    /// up before when the queue gets half full, and when it is full.
+    pub(crate) fn offer_quietly(self: &Arc<Self>, message: Message, may_wait: bool) -> Offer {
         let mut state = self.state.lock();
         if state.closed {
             return Offer::Gone;
         }
         if state.parked.is_empty() && self.has_room(&state, message.payload.len()) {
             state.put(message);
-            drop(state);
-            self.filled.notify_one();
+            if state.queue.len() == self.messages_max.div_ceil(2) {
+                drop(state);
+                self.filled.notify_one();
+            }
             return Offer::Taken { evicted: 0 };
         }
-        match self.lag {
+        let offer = match self.lag {
             LagPolicy::DropOldest => {
                 let evicted = self.make_room(&mut state, &message);
                 state.put(message);
-                drop(state);
-                self.filled.notify_one();
                 Offer::Taken { evicted }
             }
             LagPolicy::Wait if may_wait => Offer::Parked(self.park(&mut state, message)),
@@ -116,7 +128,22 @@ impl Mailbox {
                 state.counts.lagged += 1;
                 Offer::Dropped
             }
-        }
+        };
+        drop(state);
+        self.wake();
+        offer
+    }
+
+    /// Notes that somebody is to [`wake`](Self::wake) the subscriber; says whether nobody was yet.
+    pub(crate) fn owe(&self) -> bool {
+        !self.is_owed.swap(true, AcqRel)
+    }
+
+    /// Lets the subscriber look.
+    pub(crate) fn wake(&self) {
+        // Before: who puts a message from here on owes it anew.
+        self.is_owed.store(false, Release);
+        self.filled.notify_one();
     }
 
     /// Whether a message of so many bytes finds no room now, and how many are queued: less is better.
@@ -128,7 +155,6 @@ impl Mailbox {
     /// The next message, once there is one; `None` when closed and empty. Cancel-safe.
     pub(crate) async fn recv(&self) -> Option<Message> {
         loop {
-            let filled = self.filled.notified();
             {
                 let mut state = self.state.lock();
                 if let Some(message) = self.take(&mut state) {
@@ -138,7 +164,8 @@ impl Mailbox {
                     return None;
                 }
             }
-            filled.await;
+            // There is one receiver, and a notification that finds none waiting is kept for it.
+            self.filled.notified().await;
         }
     }
 

@@ -102,3 +102,45 @@ async fn a_receiver_wakes_for_a_message() {
     mailbox.offer(message(1, 1), false);
     assert_eq!(waiting.await.unwrap().unwrap().sequence, 1);
 }
+
+#[test]
+fn a_subscriber_is_woken_up_once_for_many_messages_but_before_its_queue_is_full() {
+    let mailbox = mailbox(8, 1000, LagPolicy::DropOldest);
+    let woken = Woken::default();
+    let waker = std::task::Waker::from(Arc::new(woken.clone()));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut receiving = Box::pin(mailbox.recv());
+    assert!(receiving.as_mut().poll(&mut context).is_pending());
+    for n in 1..=3 {
+        mailbox.offer_quietly(message(n, 1), false);
+        assert!(!woken.take(), "message {n}");
+    }
+    assert!(mailbox.owe() && !mailbox.owe(), "one wake-up is owed for all");
+    mailbox.wake();
+    assert!(woken.take() && receiving.as_mut().poll(&mut context).is_ready());
+    assert_eq!(received(&mailbox), [2, 3]);
+    assert!(mailbox.owe(), "the debt was paid");
+
+    let mut receiving = Box::pin(mailbox.recv());
+    assert!(receiving.as_mut().poll(&mut context).is_pending());
+    (4..=6).for_each(|n| drop(mailbox.offer_quietly(message(n, 1), false)));
+    assert!(!woken.take());
+    mailbox.offer_quietly(message(7, 1), false);
+    assert!(woken.take(), "half full");
+}
+
+/// Whether a waker was used.
+#[derive(Clone, Default)]
+struct Woken(Arc<AtomicBool>);
+
+impl Woken {
+    fn take(&self) -> bool {
+        self.0.swap(false, AcqRel)
+    }
+}
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Release);
+    }
+}

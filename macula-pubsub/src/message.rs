@@ -1,5 +1,6 @@
 //! Messages: what is published, what is received, and how it looks on the wire.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,15 +47,28 @@ pub struct Payload {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Arc<Vec<(Box<str>, Bytes)>>);
 
-/// What a subscriber receives.
+/// What a subscriber receives. What it has in common with its neighbours is in its [`Envelope`], whose fields read like its
+/// own: `message.topic`.
 #[derive(Clone, Debug)]
 pub struct Message {
+    /// The content.
+    pub payload: Bytes,
+    /// Grows with every message of this publisher and epoch on this topic. Not gapless: a gap is no proof of loss.
+    pub sequence: u64,
+    pub(crate) envelope: Arc<Envelope>,
+    /// For a publisher that waits for an acknowledgement.
+    pub(crate) receipt: Option<Receipt>,
+}
+
+/// All of a message but its content and its number: messages of one publisher, topic and subscription share it, unless their
+/// headers differ.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Envelope {
     /// In which realm it was published.
     pub realm: Realm,
     /// On which topic.
     pub topic: Name,
-    /// The content.
-    pub payload: Bytes,
     /// How the content is encoded, in the publisher's words; may be empty.
     pub content_type: Arc<str>,
     /// The application's own headers.
@@ -63,14 +77,18 @@ pub struct Message {
     pub publisher: NodeId,
     /// Which run of the publisher's process; drawn anew at each start.
     pub epoch: u64,
-    /// Grows with every message of this publisher and epoch on this topic. Not gapless: a gap is no proof of loss.
-    pub sequence: u64,
     /// Which subscription received it.
     pub subscription: SubscriptionId,
     /// That subscription's pattern.
     pub pattern: Pattern,
-    /// For a publisher that waits for an acknowledgement.
-    pub(crate) receipt: Option<Receipt>,
+}
+
+impl Deref for Message {
+    type Target = Envelope;
+
+    fn deref(&self) -> &Envelope {
+        &self.envelope
+    }
 }
 
 impl Message {
@@ -173,17 +191,23 @@ pub(crate) struct Content {
 impl Content {
     pub(crate) fn to_message(&self, subscription: SubscriptionId, pattern: &Pattern) -> Message {
         Message {
+            payload: self.payload.bytes.clone(),
+            sequence: self.sequence,
+            envelope: Arc::new(self.envelope(subscription, pattern)),
+            receipt: None,
+        }
+    }
+
+    pub(crate) fn envelope(&self, subscription: SubscriptionId, pattern: &Pattern) -> Envelope {
+        Envelope {
             realm: self.realm.clone(),
             topic: self.topic.clone(),
-            payload: self.payload.bytes.clone(),
             content_type: self.payload.content_type.clone(),
             headers: self.payload.headers.clone(),
             publisher: self.publisher,
             epoch: self.epoch,
-            sequence: self.sequence,
             subscription,
             pattern: pattern.clone(),
-            receipt: None,
         }
     }
 

@@ -12,8 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::acks::{Awaited, Remembered};
 use crate::announce::Announcer;
+use crate::heard::Heard;
 use crate::link::LinkLimits;
 use crate::local::{LocalTable, Subscriber};
+use crate::mailbox::Mailbox;
 use crate::route::Routes;
 use crate::subscription::{Home, Left};
 use crate::window::Window;
@@ -31,7 +33,7 @@ const SWEEPS_PER_TTL: u32 = 4;
 /// One node's topics. Cheap to clone; all clones are the same node.
 ///
 /// Whoever owns it must do three things: give it every frame of its service
-/// ([`on_lane_frame`](Self::on_lane_frame)), [`run`](Self::run) it in one task, and
+/// ([`on_lane_frame`](Self::on_lane_frame)) and say when none is at hand ([`on_lane_pause`](Self::on_lane_pause)), [`run`](Self::run) it in one task, and
 /// [`replay`](Self::replay) after the directory was restarted.
 pub struct PubSub<T: Transport, D: Directory> {
     pub(crate) inner: Arc<Inner<T, D>>,
@@ -49,6 +51,9 @@ pub(crate) struct Inner<T: Transport, D: Directory> {
     pub(crate) announcer: Arc<Announcer<D>>,
     pub(crate) routes: Routes<D>,
     pub(crate) windows: [Mutex<Window>; WINDOW_SHARDS],
+    pub(crate) heard: Heard,
+    /// Mailboxes whose subscribers are to be woken up at the next pause; each at most once.
+    pub(crate) owed: Mutex<Vec<Arc<Mailbox>>>,
     pub(crate) awaited: Arc<Awaited>,
     pub(crate) remembered: Arc<Remembered>,
     pub(crate) tasks: TaskTracker,
@@ -82,6 +87,8 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             announcer: Arc::new(Announcer::new(directory.clone(), metrics.announce_failures.clone())),
             routes: Routes::new(directory, liveness, me, config.max_cache_size.get(), limits, resent),
             windows: std::array::from_fn(|_| Mutex::new(Window::new(config.window_topics / WINDOW_SHARDS))),
+            heard: Heard::new(),
+            owed: Mutex::default(),
             awaited: Arc::default(),
             remembered: Arc::default(),
             tasks: TaskTracker::new(),
@@ -210,6 +217,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
     fn forget(&self, subscriber: &Subscriber) -> bool {
         let was_there = self.local.remove(subscriber);
         if was_there {
+            self.heard.clear();
             self.metrics.subscriptions_removed.inc();
             self.metrics.subscriptions.dec();
         }

@@ -1,6 +1,7 @@
 //! The receiving half: check, match, keep order, queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use macula_dht::Directory;
@@ -8,7 +9,10 @@ use macula_proto::{Access, Action, Frame, FrameKind, NodeId, wire};
 use macula_transport::{LaneId, Transport};
 use tokio::time::Instant;
 
-use crate::acks::{self, Known};
+use crate::Message;
+use crate::acks::{self, Known as Acknowledged};
+use crate::group::Scope;
+use crate::heard::{Known, Now, Parts};
 use crate::local::{Delivery, Subscriber};
 use crate::message::{BadFrame, Content, Incoming};
 use crate::metrics::RefuseReason;
@@ -24,14 +28,119 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     /// [`wait_max`](crate::PubSubConfig::wait_max). What is wrong with a frame is counted and the frame dropped.
     pub async fn on_lane_frame(&self, from: NodeId, frame: Frame) {
         let inner = &self.inner;
+        match inner.admit_known(from, frame) {
+            Ok(None) => {}
+            Ok(Some((delivery, wait))) => {
+                inner.wake_subscribers();
+                inner.settle_delivery(delivery, Instant::now() + wait).await;
+            }
+            Err(Unknown::Refused(reason)) => inner.metrics.refuse(reason),
+            Err(Unknown::New(frame)) => self.on_new_frame(from, frame).await,
+        }
+    }
+
+    /// Tells subscribers of messages that came with the last frames. They are told once for many, so whoever calls
+    /// [`on_lane_frame`](Self::on_lane_frame) must call this as soon as no further frame is at hand.
+    pub fn on_lane_pause(&self) {
+        self.inner.wake_subscribers();
+    }
+
+    async fn on_new_frame(&self, from: NodeId, frame: Frame) {
+        let inner = &self.inner;
         match inner.admit(from, frame) {
-            Ok(Some((delivery, deadline))) => {
-                inner.settle_delivery(delivery, deadline).await;
+            Ok(Some((delivery, wait))) => {
+                inner.wake_subscribers();
+                inner.settle_delivery(delivery, Instant::now() + wait).await;
             }
             Ok(None) => {}
             Err(reason) => inner.metrics.refuse(reason),
         }
     }
+}
+
+/// Why a frame is not delivered by what is known of its header.
+enum Unknown {
+    Refused(RefuseReason),
+    New(Frame),
+}
+
+/// What is known already.
+impl<T: Transport, D: Directory> Inner<T, D> {
+    /// Delivers a message like others before. `Some`: somebody has no room.
+    fn admit_known(&self, from: NodeId, frame: Frame) -> Result<Option<(Delivery, Duration)>, Unknown> {
+        let known = match Parts::of(frame.header_slice()) {
+            Some(parts) if frame.kind() == FrameKind::PUBLISH => {
+                self.heard.find(from, &parts).map(|known| (known, parts.sequence))
+            }
+            _ => None,
+        };
+        let Some((known, sequence)) = known.filter(|(known, _)| known.generation == self.local.generation())
+        else {
+            return Err(Unknown::New(frame));
+        };
+        let Some((_, envelope)) = known.targets.first() else { return Err(Unknown::New(frame)) };
+        let access = Access { peer: from, realm: &envelope.realm, action: Action::Publish(&envelope.topic) };
+        self.gate.check(access).map_err(|_| Unknown::Refused(RefuseReason::Forbidden))?;
+
+        // Held until the message has its place in every queue, as in `deliver_in_order`.
+        let mut window = self.windows[shard(&from)].lock();
+        let Some(verdict) = window.check_at(known.place, known.epoch, sequence) else {
+            return Err(Unknown::New(frame));
+        };
+        self.metrics.received.inc();
+        let payload = frame.into_payload();
+        self.metrics.message_bytes.observe(payload.len() as f64);
+        if verdict == Verdict::Stale {
+            self.metrics.duplicates.inc();
+            return Ok(None);
+        }
+        let delivery = self.deliver_known(&known, sequence, &payload);
+        drop(window);
+        self.count_delivery(&Delivery::default(), &delivery);
+        Ok((!delivery.is_settled()).then(|| (delivery, known.wait)))
+    }
+
+    fn deliver_known(&self, known: &Known, sequence: u64, payload: &Bytes) -> Delivery {
+        let may_wait = !known.wait.is_zero();
+        let mut delivery = Delivery::default();
+        for (subscriber, envelope) in &known.targets {
+            let (payload, envelope) = (payload.clone(), envelope.clone());
+            let message = Message { payload, sequence, envelope, receipt: None };
+            delivery.add(subscriber.mailbox.offer_quietly(message, may_wait));
+            if subscriber.mailbox.owe() {
+                self.owed.lock().push(subscriber.mailbox.clone());
+            }
+        }
+        delivery
+    }
+
+    /// Remembers the header of a plain message that was just delivered.
+    fn remember(&self, header: &[u8], incoming: &Incoming, generation: u64, subscribers: &[Arc<Subscriber>]) {
+        let plain = |subscriber: &Arc<Subscriber>| {
+            subscriber.want.filter.is_none() && subscriber.want.group.is_none()
+        };
+        let is_plain = incoming.number.is_none() && incoming.scope == Scope::default();
+        if !is_plain || !subscribers.iter().all(plain) {
+            return;
+        }
+        let content = &incoming.content;
+        let place = self.windows[shard(&content.publisher)].lock().place(content);
+        if let (Some(place), Some(parts)) = (place, Parts::of(header)) {
+            let wait = incoming.wait.min(self.config.wait_max);
+            let now = Now { wait, generation, place, subscribers };
+            self.heard.remember(&parts, content, now, |generation| generation == self.local.generation());
+        }
+    }
+
+    fn wake_subscribers(&self) {
+        let owed = std::mem::take(&mut *self.owed.lock());
+        owed.iter().for_each(|mailbox| mailbox.wake());
+    }
+}
+
+/// Which of the windows a publisher is in.
+fn shard(publisher: &NodeId) -> usize {
+    usize::from(publisher.as_bytes()[0]) % WINDOW_SHARDS
 }
 
 impl<T: Transport, D: Directory> Inner<T, D> {
@@ -40,12 +149,13 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         self: &Arc<Self>,
         from: NodeId,
         frame: Frame,
-    ) -> Result<Option<(Delivery, Instant)>, RefuseReason> {
+    ) -> Result<Option<(Delivery, Duration)>, RefuseReason> {
         match frame.kind() {
             FrameKind::PUBLISH => {}
             FrameKind::PUBLISHED => return self.on_acks(from, &frame).map(|()| None),
             _ => return Err(RefuseReason::UnknownKind),
         }
+        let header = frame.header_bytes();
         let incoming = Incoming::from_frame(from, frame).map_err(|bad| match bad {
             BadFrame::Malformed => RefuseReason::Malformed,
             BadFrame::Publisher => RefuseReason::Publisher,
@@ -61,6 +171,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             self.metrics.duplicates.inc();
             return Ok(None);
         }
+        let generation = self.local.generation();
         let subscribers = self.local.matching(&content.realm, &content.topic);
         if subscribers.is_empty() {
             self.metrics.unwanted.inc();
@@ -80,9 +191,10 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             return Ok(None);
         };
         self.count_delivery(&Delivery::default(), &delivery);
+        self.remember(&header, &incoming, generation, &subscribers);
         let groups_missed = incoming.scope.groups.len().saturating_sub(delivery.groups);
         self.metrics.group_missed.inc_by(groups_missed as u64);
-        Ok(Some((delivery, Instant::now() + wait)))
+        Ok(Some((delivery, wait)))
     }
 
     fn may_come(&self, content: &Content) -> Result<(), RefuseReason> {
@@ -102,8 +214,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         may_wait: bool,
     ) -> Option<Delivery> {
         // Held until the message has its place in every queue: two connections of one publisher must not mix.
-        let shard = usize::from(incoming.content.publisher.as_bytes()[0]) % WINDOW_SHARDS;
-        let mut window = self.windows[shard].lock();
+        let mut window = self.windows[shard(&incoming.content.publisher)].lock();
         if window.check(&incoming.content) == Verdict::Stale {
             // It may be on its way by another connection of the publisher.
             if !self.came_before(incoming) {
@@ -142,9 +253,9 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         let Some(number) = incoming.number else { return false };
         let Content { publisher, epoch, .. } = incoming.content;
         match self.remembered.know(publisher, epoch, number) {
-            Known::New => false,
-            Known::Open => true,
-            Known::Settled(outcome) => {
+            Acknowledged::New => false,
+            Acknowledged::Open => true,
+            Acknowledged::Settled(outcome) => {
                 self.remembered.settle(publisher, epoch, number, outcome);
                 true
             }

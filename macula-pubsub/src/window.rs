@@ -24,12 +24,22 @@ pub(crate) enum Verdict {
 
 #[derive(Debug)]
 pub(crate) struct Window {
-    marks: BTreeMap<(NodeId, Realm, Name), Mark>,
+    places: BTreeMap<(NodeId, Realm, Name), usize>,
+    marks: Vec<Mark>,
     entries_max: usize,
     heard: u64,
+    /// Counts how often places became invalid.
+    forgotten: u64,
 }
 
-#[derive(Debug)]
+/// Where a topic's mark is, to find it again without its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    at: usize,
+    forgotten: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Mark {
     epoch: u64,
     /// The epoch before this one: its stragglers are refused. Epochs have no order, so that a publisher whose
@@ -42,7 +52,13 @@ struct Mark {
 impl Window {
     /// A window of at most `entries_max` topics, each publisher's counted on its own.
     pub(crate) fn new(entries_max: usize) -> Self {
-        Self { marks: BTreeMap::new(), entries_max: entries_max.max(2), heard: 0 }
+        Self {
+            places: BTreeMap::new(),
+            marks: Vec::new(),
+            entries_max: entries_max.max(2),
+            heard: 0,
+            forgotten: 0,
+        }
     }
 
     /// Looks at a message and remembers it.
@@ -50,15 +66,31 @@ impl Window {
         self.heard += 1;
         let key = (content.publisher, content.realm.clone(), content.topic.clone());
         let heard = self.heard;
-        if let Some(mark) = self.marks.get_mut(&key) {
-            return mark.check(content, heard);
+        if let Some(at) = self.places.get(&key) {
+            return self.marks[*at].check(content.epoch, content.sequence, heard);
         }
         if self.marks.len() >= self.entries_max {
             self.forget_half();
         }
         let mark = Mark { epoch: content.epoch, superseded: None, sequence: content.sequence, heard };
-        self.marks.insert(key, mark);
+        self.places.insert(key, self.marks.len());
+        self.marks.push(mark);
         Verdict::Fresh
+    }
+
+    /// Where the mark of a topic is that was checked before.
+    pub(crate) fn place(&self, content: &Content) -> Option<Place> {
+        let at = self.places.get(&(content.publisher, content.realm.clone(), content.topic.clone()))?;
+        Some(Place { at: *at, forgotten: self.forgotten })
+    }
+
+    /// As [`check`](Self::check), for the topic at a place; `None` if the place is no longer valid.
+    pub(crate) fn check_at(&mut self, place: Place, epoch: u64, sequence: u64) -> Option<Verdict> {
+        if place.forgotten != self.forgotten {
+            return None;
+        }
+        self.heard += 1;
+        Some(self.marks[place.at].check(epoch, sequence, self.heard))
     }
 
     #[cfg(test)]
@@ -67,25 +99,36 @@ impl Window {
     }
 
     fn forget_half(&mut self) {
-        let mut ages: Vec<u64> = self.marks.values().map(|mark| mark.heard).collect();
+        let mut ages: Vec<u64> = self.marks.iter().map(|mark| mark.heard).collect();
         let middle = ages.len() / 2;
         let (_, &mut median, _) = ages.select_nth_unstable(middle);
-        self.marks.retain(|_, mark| mark.heard > median);
+        let mut kept = Vec::with_capacity(self.marks.len());
+        self.places.retain(|_, at| {
+            let mark = self.marks[*at];
+            let keep = mark.heard > median;
+            if keep {
+                *at = kept.len();
+                kept.push(mark);
+            }
+            keep
+        });
+        self.marks = kept;
+        self.forgotten += 1;
     }
 }
 
 impl Mark {
-    fn check(&mut self, content: &Content, heard: u64) -> Verdict {
-        if content.epoch == self.epoch {
-            if content.sequence <= self.sequence {
+    fn check(&mut self, epoch: u64, sequence: u64, heard: u64) -> Verdict {
+        if epoch == self.epoch {
+            if sequence <= self.sequence {
                 return Verdict::Stale;
             }
-        } else if self.superseded == Some(content.epoch) {
+        } else if self.superseded == Some(epoch) {
             return Verdict::Stale;
         } else {
-            self.superseded = Some(std::mem::replace(&mut self.epoch, content.epoch));
+            self.superseded = Some(std::mem::replace(&mut self.epoch, epoch));
         }
-        self.sequence = content.sequence;
+        self.sequence = sequence;
         self.heard = heard;
         Verdict::Fresh
     }

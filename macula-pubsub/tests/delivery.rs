@@ -58,6 +58,39 @@ async fn only_nodes_that_want_a_topic_get_a_copy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_like_those_before_go_to_whoever_subscribes_now() {
+    let mut mesh = Mesh::new();
+    let [anna, bert] = mesh.nodes();
+    let mut first = subscribe(&bert, "home.*").await;
+    for n in 0..5 {
+        publish(&anna, "home.door", n).await;
+        assert_eq!(number(&mut first).await, n);
+    }
+    let mut second = subscribe(&bert, "home.door").await;
+    let odd = SubscribeOptions::default().filter("header.odd").unwrap();
+    let mut choosy = bert.subscribe(&realm(), "home.door".parse().unwrap(), odd).await.unwrap();
+    for n in 5..8 {
+        publish(&anna, "home.door", n).await;
+        assert_eq!((number(&mut first).await, number(&mut second).await), (n, n));
+    }
+    assert!(choosy.try_recv().is_none(), "its filter lets none of them through");
+    drop((first, choosy));
+    for n in 8..10 {
+        publish(&anna, "home.door", n).await;
+        assert_eq!(number(&mut second).await, n);
+    }
+    // A copy of a message that came, and one that comes too late, are refused all the same.
+    publish(&anna, "home.door", 10).await;
+    let message = next(&mut second).await;
+    let last = header("home.door", message.epoch, message.sequence);
+    for sequence in [last.sequence, last.sequence - 1] {
+        bert.on_lane_frame(mesh.id(1), from_wire(&wire::Publish { sequence, ..last.clone() })).await;
+        bert.on_lane_pause();
+    }
+    assert_eq!((bert.metrics().duplicates.get(), second.try_recv().is_none()), (2, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn interest_that_outgrew_its_record_brings_unwanted_copies_and_they_are_counted() {
     let mut mesh = Mesh::new();
     let [anna, bert] = mesh.nodes();

@@ -183,6 +183,10 @@ pub trait Inbound<T: Transport>: Send + Sync + 'static {
     /// back-pressure on that lane of that peer, and on nothing else.
     fn on_lane(&self, from: NodeId, lane: LaneId, frame: Frame) -> impl Future<Output = ()> + Send;
 
+    /// Nothing more of a lane is at hand: what was held back to be handed over in one go, should go now. Called after
+    /// one or more frames, before the lane waits for its peer, and when it ends. Must not block.
+    fn on_lane_pause(&self, _from: NodeId, _lane: LaneId) {}
+
     /// A peer opened a stream. Runs in a task of its own; it is dropped when the connection ends.
     fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, rx: T::Rx) -> impl Future<Output = ()> + Send;
 }

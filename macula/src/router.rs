@@ -46,6 +46,10 @@ impl<T: Transport> Inbound<T> for Router<T> {
         }
     }
 
+    fn on_lane_pause(&self, _from: NodeId, _lane: LaneId) {
+        self.pubsub.on_lane_pause();
+    }
+
     async fn on_stream(&self, from: NodeId, first: Frame, mut tx: T::Tx, mut rx: T::Rx) {
         match first.kind().service() {
             Service::Membership => self.swim.on_stream(from, first, tx, rx).await,

@@ -37,6 +37,10 @@ impl Inbound<MemoryTransport> for Handler {
         self.0.on_lane_frame(from, frame).await;
     }
 
+    fn on_lane_pause(&self, _from: NodeId, _lane: LaneId) {
+        self.0.on_lane_pause();
+    }
+
     async fn on_stream(&self, _from: NodeId, _first: Frame, _tx: MemoryTx, _rx: MemoryRx) {}
 }
 

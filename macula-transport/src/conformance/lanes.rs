@@ -31,6 +31,10 @@ pub async fn lane_frames_arrive_in_order<H: Harness>(harness: &H) {
         within("all sent", sender).await.expect("no panic");
     }
     b.until("all arrive", |log| log.lanes.len() >= (SENDERS * FRAMES) as usize).await;
+    b.until("the handler is told that nothing more is at hand", |log| {
+        log.told_of_pause_after == (SENDERS * FRAMES) as usize
+    })
+    .await;
     let numbers = b.log(|log| log.numbers(LaneId::DATA));
     for sender in 0..SENDERS {
         let of_one: Vec<_> = numbers.iter().copied().filter(|n| n / FRAMES == sender).collect();

@@ -46,6 +46,8 @@ pub(super) struct Log {
     pub(super) peers: Vec<PeerEvent>,
     pub(super) datagrams: Vec<(NodeId, Frame)>,
     pub(super) lanes: Vec<(NodeId, LaneId, Frame)>,
+    /// How many of them there were at the last pause.
+    pub(super) told_of_pause_after: usize,
     pub(super) handlers_begun: usize,
     pub(super) handlers_dropped: usize,
     blocked: BTreeSet<LaneId>,
@@ -216,6 +218,10 @@ impl<T: Transport> Inbound<T> for Handler<T> {
             changed.await;
         }
         self.0.note(|log| log.lanes.push((from, lane, frame)));
+    }
+
+    fn on_lane_pause(&self, _from: NodeId, _lane: LaneId) {
+        self.0.note(|log| log.told_of_pause_after = log.lanes.len());
     }
 
     async fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, rx: T::Rx) {

@@ -192,6 +192,7 @@ async fn read_lane<H: Inbound<MemoryTransport>>(
     while let Ok(Some(frame)) = pipe.recv().await {
         if is_known(&end, &frame) {
             handler.on_lane(end.peer(), lane, frame).await;
+            handler.on_lane_pause(end.peer(), lane);
         }
     }
     // Kept until the handler is done with the last frame: draining waits for that.

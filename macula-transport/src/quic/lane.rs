@@ -48,7 +48,7 @@ async fn write_all(link: &Link, lane: LaneId, queue: &mut LaneQueue) -> Result<(
         }
         link.lane_written();
         for frame in frames.drain(..) {
-            link.count_sent(&frame);
+            link.count_sent_on_lane(&frame);
             batch.push(frame);
         }
     }

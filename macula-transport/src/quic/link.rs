@@ -169,19 +169,36 @@ impl Link {
     }
 
     pub(crate) fn count_sent(&self, frame: &Frame) {
-        self.sent.fetch_add(1, Relaxed);
-        self.metrics.sent(frame.kind(), frame.wire_len());
-        self.used.set(self.clock.now());
+        self.count_sent_on_lane(frame);
+        self.touch();
     }
 
     pub(crate) fn count_received(&self, frame: &Frame) {
+        self.count_received_on_lane(frame);
+        self.touch();
+    }
+
+    /// Counts one of many frames that come with one look at the clock: see [`lane_written`](Self::lane_written).
+    pub(crate) fn count_sent_on_lane(&self, frame: &Frame) {
+        self.sent.fetch_add(1, Relaxed);
+        self.metrics.sent(frame.kind(), frame.wire_len());
+    }
+
+    /// The same for what is received: see [`touch`](Self::touch).
+    pub(crate) fn count_received_on_lane(&self, frame: &Frame) {
         self.received.fetch_add(1, Relaxed);
         self.metrics.received(frame.kind(), frame.wire_len());
+    }
+
+    /// It is in use.
+    pub(crate) fn touch(&self) {
         self.used.set(self.clock.now());
     }
 
     pub(crate) fn lane_written(&self) {
-        self.lane_used.set(self.clock.now());
+        let now = self.clock.now();
+        self.lane_used.set(now);
+        self.used.set(now);
     }
 
     pub(crate) fn half_opened(&self) {

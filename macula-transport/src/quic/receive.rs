@@ -80,6 +80,7 @@ fn on_datagram<H: Inbound<QuicTransport>>(handler: &H, link: &Link, bytes: Bytes
     decoder.feed(bytes);
     match decoder.next_frame() {
         Ok(Some(frame)) if decoder.pending_bytes() == 0 => {
+            link.count_received(&frame);
             if is_deliverable(link, &frame) {
                 handler.on_datagram(link.id, frame);
             }
@@ -88,9 +89,8 @@ fn on_datagram<H: Inbound<QuicTransport>>(handler: &H, link: &Link, bytes: Bytes
     }
 }
 
-/// Counts a frame; those that are for no layer above are skipped.
+/// Frames that are for no layer above are skipped, and counted.
 fn is_deliverable(link: &Link, frame: &Frame) -> bool {
-    link.count_received(frame);
     let known = !matches!(frame.kind().service(), Service::Unknown | Service::Transport);
     if !known {
         link.metrics.dropped(Dropped::UnknownKind);
@@ -126,9 +126,18 @@ async fn read_lane<H: Inbound<QuicTransport>>(
     lane: LaneId,
     mut reader: FrameReader<RecvStream>,
 ) {
+    let pause = Pause { handler, link, lane };
     loop {
-        match reader.next().await {
+        let next = match reader.buffered() {
+            Ok(None) => {
+                pause.now();
+                reader.next().await
+            }
+            next => next.map_err(FrameReadError::from),
+        };
+        match next {
             Ok(Some(frame)) => {
+                link.count_received_on_lane(&frame);
                 if is_deliverable(link, &frame) {
                     handler.on_lane(link.id, lane, frame).await;
                 }
@@ -136,6 +145,26 @@ async fn read_lane<H: Inbound<QuicTransport>>(
             Ok(None) | Err(FrameReadError::Read(_)) => return,
             Err(FrameReadError::Proto(error)) => return broken(link, &error.to_string()),
         }
+    }
+}
+
+/// Tells the handler whenever a lane pauses, and in any case when it ends.
+struct Pause<'a, H: Inbound<QuicTransport>> {
+    handler: &'a H,
+    link: &'a Link,
+    lane: LaneId,
+}
+
+impl<H: Inbound<QuicTransport>> Pause<'_, H> {
+    fn now(&self) {
+        self.link.touch();
+        self.handler.on_lane_pause(self.link.id, self.lane);
+    }
+}
+
+impl<H: Inbound<QuicTransport>> Drop for Pause<'_, H> {
+    fn drop(&mut self) {
+        self.now();
     }
 }
 

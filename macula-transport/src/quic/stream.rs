@@ -1,5 +1,6 @@
 //! The two halves of a stream.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -184,7 +185,12 @@ impl StreamRx for QuicRx {
 pub(crate) struct FrameReader<S> {
     pub(crate) source: S,
     decoder: FrameDecoder,
+    /// Read, and not decoded yet.
+    chunks: VecDeque<Bytes>,
 }
+
+/// Chunks read at once: as many packets, at most.
+const CHUNKS_MAX: usize = 32;
 
 /// Why there is no next frame.
 #[derive(Debug, thiserror::Error)]
@@ -208,17 +214,29 @@ impl From<FrameReadError> for StreamError {
 
 impl FrameReader<RecvStream> {
     pub(crate) fn new(source: RecvStream) -> Self {
-        Self { source, decoder: FrameDecoder::default() }
+        Self { source, decoder: FrameDecoder::default(), chunks: VecDeque::new() }
+    }
+
+    /// The next frame that was read already.
+    pub(crate) fn buffered(&mut self) -> Result<Option<Frame>, ProtoError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame()? {
+                return Ok(Some(frame));
+            }
+            let Some(chunk) = self.chunks.pop_front() else { return Ok(None) };
+            self.decoder.feed(chunk);
+        }
     }
 
     /// The next frame, or `None` at an orderly end. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, FrameReadError> {
         loop {
-            if let Some(frame) = self.decoder.next_frame()? {
+            if let Some(frame) = self.buffered()? {
                 return Ok(Some(frame));
             }
-            match self.source.read_chunk(usize::MAX, true).await? {
-                Some(chunk) => self.decoder.feed(chunk.bytes),
+            let mut chunks = [const { Bytes::new() }; CHUNKS_MAX];
+            match self.source.read_chunks(&mut chunks).await? {
+                Some(read) => self.chunks.extend(chunks.into_iter().take(read)),
                 None if self.decoder.pending_bytes() > 0 => {
                     // The end, in the middle of a frame. Reported once.
                     self.decoder = FrameDecoder::default();
