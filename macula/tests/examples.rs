@@ -91,6 +91,10 @@ fn kv_store() {
         nodes[1].expect_start("stored on ");
         nodes[0].say("get colour");
         nodes[0].expect(&format!("colour = {value}"));
+        let left = format!("status: {} nodes", nodes.len());
+        for node in &mut nodes {
+            until("the death is known", || node.ask("status", "status:").starts_with(&left));
+        }
         until("there are three copies again", || {
             let copies = copies_of(&mut nodes[0], "colour");
             copies.len() == 3 && copies.iter().all(|copy| ids.contains(copy))
@@ -166,4 +170,59 @@ fn event_log() {
         publisher.end_of_input();
         assert_eq!(publisher.end(), Some(0));
     }
+}
+
+#[test]
+fn service_mesh() {
+    let mut prices = Program::start("service_mesh", &["prices"]);
+    let join = prices.join_addr();
+    let start = |role: &str| Program::start("service_mesh", &[role, "--join", &join]);
+    let mut payments = [start("payments"), start("payments"), start("payments")];
+    let mut shops = [start("shop"), start("shop")];
+    let mut others = [start("prices"), start("watch")];
+    prices.expect_start("ready");
+    others[0].expect_start("ready");
+    payments.iter_mut().chain(&mut shops).for_each(|instance| drop(instance.expect_start("ready")));
+    others[1].expect("7 instances");
+
+    // While orders are placed, one instance is drained, one gets slow and one dies.
+    const ORDERS: usize = 400;
+    let orders = ["orders", "--count", &ORDERS.to_string(), "--rate", "50", "--join", &join];
+    let mut orders = Program::start("service_mesh", &orders);
+    orders.expect_start("placing ");
+    payments[0].expect_start("charged ");
+    payments[1].expect_start("charged ");
+    payments[2].expect_start("charged ");
+    shops[0].say("drain");
+    shops[0].expect("draining");
+    others[1].find_start_and("shop ", "draining");
+    prices.kill();
+    payments[1].say("slow 300");
+    payments[0].kill();
+    let summary = orders.expect_start("orders: ");
+    assert_eq!(orders.end(), Some(0));
+
+    let counts: Vec<usize> = summary.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [charged, failed, unclear] = counts[..] else { panic!("{summary}") };
+    println!("{summary}");
+    assert_eq!((charged + unclear, failed), (ORDERS, 0), "{summary}");
+    // What the dead instance had when it died, and what it was sent until that was noticed.
+    assert!(unclear <= ORDERS / 10, "{summary}");
+    let mut all: Vec<String> = Vec::new();
+    until("all that was said has come", || {
+        all = payments.iter_mut().flat_map(|one| one.all_that_start("charged ")).collect();
+        all.len() >= charged
+    });
+    all.sort();
+    let distinct = all.len();
+    all.dedup();
+    assert_eq!(all.len(), distinct, "charged twice");
+    assert!((charged..=charged + unclear).contains(&distinct), "{distinct} were charged: {summary}");
+
+    shops[0].say("resume");
+    shops[0].expect("resumed");
+    payments[2].say("metrics");
+    payments[2].expect_start("macula_rpc_handlers_started_total ");
+    payments[2].say("quit");
+    assert_eq!(payments[2].end(), Some(0));
 }

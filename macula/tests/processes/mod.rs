@@ -92,6 +92,17 @@ impl Program {
         self.find(&format!("`{start}…`"), |said| said.starts_with(start))
     }
 
+    /// Waits for a line that begins like this and holds that.
+    pub(crate) fn find_start_and(&mut self, start: &str, part: &str) -> String {
+        self.find(&format!("`{start}…{part}…`"), |said| said.starts_with(start) && said.contains(part))
+    }
+
+    /// All lines until now that begin like this.
+    pub(crate) fn all_that_start(&mut self, start: &str) -> Vec<String> {
+        self.said.extend(self.lines.try_iter());
+        self.said.iter().filter(|line| line.starts_with(start)).cloned().collect()
+    }
+
     fn find(&mut self, what: &str, is: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
