@@ -246,6 +246,7 @@ impl Node {
     pub fn peer_lost(&mut self, now: Now, id: &NodeId, out: &mut Vec<Effect>) {
         self.table.remove(id);
         self.store.hide(id);
+        self.hide_watched(id, now, out);
         self.watchers.forget(id);
         self.handovers.remove(id);
         self.hearsay.retain(|contact| contact.id != *id);
@@ -260,6 +261,7 @@ impl Node {
 
     /// A node that was gone is back: what it announced counts again, and whoever watches is told.
     pub fn peer_back(&mut self, now: Now, id: &NodeId, out: &mut Vec<Effect>) {
+        self.show_watched(id, now, out);
         let records = self.store.show(id);
         if !records.is_empty() {
             self.tell_watchers(now, &records, Then::Nothing, out);
@@ -550,8 +552,12 @@ fn merge(into: &mut BTreeMap<NodeId, Arc<SignedRecord>>, from: BTreeMap<NodeId, 
 }
 
 /// What users see of a set of records, when `unseen` more were not given.
-fn to_found(records: &BTreeMap<NodeId, Arc<SignedRecord>>, unix: UnixMillis, unseen: usize) -> Found {
-    let live = records.values().filter(|record| !record.remaining(unix).is_zero());
+fn to_found<'a>(
+    records: impl Iterator<Item = &'a Arc<SignedRecord>>,
+    unix: UnixMillis,
+    unseen: usize,
+) -> Found {
+    let live = records.filter(|record| !record.remaining(unix).is_zero());
     let records: Vec<_> = live.filter_map(|record| record.to_record()).collect();
     Found { estimate: records.len() + unseen, records }
 }

@@ -148,6 +148,32 @@ fn what_the_dead_announced_is_hidden_until_they_are_back() {
 }
 
 #[test]
+fn a_watch_hides_whom_its_node_knows_to_be_gone_before_the_holders_do() {
+    let mut mesh = Mesh::joined(16, 8);
+    let (announcer, other, watcher) = (mesh.ids[2], mesh.ids[3], mesh.ids[4]);
+    mesh.announce(announcer, key(1), "value").unwrap();
+    mesh.announce(other, key(1), "other").unwrap();
+    mesh.watch(watcher, key(1));
+    mesh.run_for(seconds(2));
+    assert_eq!(mesh.values(watcher, key(1)).len(), 2);
+    // Of so few all are holders, so the watch is looked up again at once, at those who do not know yet.
+    mesh.dead.insert(announcer);
+    mesh.lose(watcher, announcer);
+    assert_eq!(mesh.values(watcher, key(1)), ["other"]);
+    mesh.run_for(seconds(5));
+    assert_eq!(mesh.values(watcher, key(1)), ["other"], "it is not shown again");
+    mesh.dead.remove(&announcer);
+    mesh.back(watcher, announcer);
+    assert_eq!(mesh.values(watcher, key(1)).len(), 2);
+
+    mesh.lose(watcher, announcer);
+    mesh.announce(announcer, key(1), "again").unwrap();
+    mesh.run_for(seconds(1));
+    let shown = mesh.values(watcher, key(1));
+    assert!(shown.len() == 2 && shown.contains(&"again".into()), "who announces anew is there: {shown:?}");
+}
+
+#[test]
 fn a_watch_moves_on_when_its_holders_die() {
     let mut mesh = Mesh::joined(6, 80);
     let (watcher, announcer) = (mesh.ids[5], mesh.ids[40]);

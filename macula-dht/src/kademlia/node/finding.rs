@@ -57,7 +57,7 @@ impl Node {
     /// [configured](super::super::KademliaConfig::paths). Ends in [`Done::Found`].
     pub fn find(&mut self, now: Now, op: Op, key: Key, paths: Option<usize>, out: &mut Vec<Effect>) {
         if self.table.is_empty() {
-            let found = to_found(&self.local_records(&key), now.unix, 0);
+            let found = to_found(self.local_records(&key).values(), now.unix, 0);
             let outcome = if found.records.is_empty() { Err(DirectoryError::NoPeers) } else { Ok(found) };
             out.push(Effect::Done { op, outcome: Done::Found(outcome) });
             return;
@@ -343,7 +343,7 @@ impl Node {
     fn found(&self, now: Now, outcome: &Outcome) -> Result<Found, DirectoryError> {
         let mut records = outcome.records.clone();
         merge(&mut records, self.local_records(&outcome.trace.key));
-        let found = to_found(&records, now.unix, outcome.unseen);
+        let found = to_found(records.values(), now.unix, outcome.unseen);
         if outcome.answered == 0 && found.records.is_empty() {
             return Err(unreachable(outcome));
         }

@@ -11,6 +11,7 @@ use super::super::record::SignedRecord;
 use super::announcing::{is_wanted, reach};
 use super::finding::{GoalIs, PATHS_MAX, unreachable};
 use super::{Effect, Node, Now, Timer, merge, to_found};
+use crate::Found;
 
 /// A newcomer seldom comes alone.
 const REWATCH_DELAY: Duration = Duration::from_millis(100);
@@ -25,6 +26,9 @@ const RETRY_INTERVAL_MIN: Duration = Duration::from_secs(1);
 pub(super) struct Watched {
     /// The newest of each announcer, withdrawals included.
     records: BTreeMap<NodeId, Arc<SignedRecord>>,
+    /// Announcers of these that this node knows to be gone, with the sequence number known then: holders that have not heard
+    /// of it yet go on naming them.
+    lost: BTreeMap<NodeId, u64>,
     /// Announcers heard of since the lookup under way began: its answers may be older than that.
     pushed: BTreeSet<NodeId>,
     /// How many more there seemed to be than the last lookup was given.
@@ -90,6 +94,28 @@ impl Node {
         }
     }
 
+    /// What a node announced is shown no longer, whatever holders say, unless it announces again.
+    pub(super) fn hide_watched(&mut self, announcer: &NodeId, now: Now, out: &mut Vec<Effect>) {
+        let mut changed = Vec::new();
+        for (key, watched) in &mut self.watched {
+            if let Some(record) = watched.records.get(announcer) {
+                watched.lost.insert(*announcer, record.body().sequence);
+                changed.extend(watched.is_ready.then_some(*key));
+            }
+        }
+        changed.iter().for_each(|key| self.show(now, key, out));
+    }
+
+    /// What a node announced counts again.
+    pub(super) fn show_watched(&mut self, announcer: &NodeId, now: Now, out: &mut Vec<Effect>) {
+        let mut changed = Vec::new();
+        for (key, watched) in &mut self.watched {
+            let was_hidden = watched.lost.remove(announcer).is_some();
+            changed.extend((was_hidden && watched.is_ready).then_some(*key));
+        }
+        changed.iter().for_each(|key| self.show(now, key, out));
+    }
+
     /// A record changed: whoever watches its key here sees it when this returns and the effects are carried out.
     /// Says whether the key is watched.
     pub(super) fn apply_to_watch(
@@ -143,6 +169,7 @@ impl Node {
         watched.records.retain(|announcer, _| pushed.contains(announcer));
         merge(&mut watched.records, outcome.records);
         merge(&mut watched.records, local);
+        watched.lost.retain(|announcer, _| watched.records.contains_key(announcer));
         watched.holders = outcome.closest.into_iter().map(|contact| (contact.id, contact)).collect();
         watched.reach = reach(&key, &watched.holders, wanted);
         let at = if again { watched.next_lookup(now) } else { now.at + pause };
@@ -179,7 +206,7 @@ impl Node {
 
     fn show(&mut self, now: Now, key: &Key, out: &mut Vec<Effect>) {
         if let Some(watched) = self.watched.get(key) {
-            let found = to_found(&watched.records, now.unix, watched.unseen);
+            let found = watched.found(now);
             out.push(Effect::Watched { key: *key, found: Ok(found) });
         }
     }
@@ -189,7 +216,7 @@ impl Node {
         let local = self.local_records(&key);
         let Some(watched) = self.watched.get_mut(&key) else { return };
         merge(&mut watched.records, local);
-        if watched.is_ready || !to_found(&watched.records, now.unix, 0).records.is_empty() {
+        if watched.is_ready || !watched.found(now).records.is_empty() {
             watched.is_ready = true;
             self.show(now, &key, out);
         } else {
@@ -199,6 +226,15 @@ impl Node {
 }
 
 impl Watched {
+    /// What is shown.
+    fn found(&self, now: Now) -> Found {
+        let is_there = |record: &&Arc<SignedRecord>| {
+            let body = record.body();
+            self.lost.get(&body.announcer.id).is_none_or(|sequence| body.sequence > *sequence)
+        };
+        to_found(self.records.values().filter(is_there), now.unix, self.unseen)
+    }
+
     /// The next lookup that newcomers or losses call for.
     fn next_lookup(&self, now: Now) -> Timestamp {
         (now.at + REWATCH_DELAY).max(self.looked_up + REWATCH_INTERVAL_MIN)
