@@ -80,7 +80,7 @@ pub struct ProviderInfo {
     pub concurrency_max: u32,
     /// Calls that run there, as far as this node knows.
     pub load: u32,
-    /// It failed lately, and others are chosen first.
+    /// It failed lately, or is held for dead, and others are chosen first.
     pub penalised: bool,
     /// How long an answer of it may be kept, by its own word.
     pub cache_for: Option<Duration>,

@@ -266,11 +266,13 @@ impl<T: Transport, D: Directory> Procedures for Rpc<T, D> {
                 description: offer.description,
                 concurrency_max: offer.concurrency_max,
                 load: roster.load(&record.announcer.id, now),
-                penalised: roster.is_penalised(&record.announcer.id, record.sequence, now),
+                penalised: self.inner.liveness.is_gone(&record.announcer.id)
+                    || roster.is_penalised(&record.announcer.id, record.sequence, now),
                 cache_for: registry::cache_for(offer.cache_ms),
             }
         };
-        Ok(found.records.iter().map(info).collect())
+        let is_there = |record: &&macula_dht::Record| !self.inner.liveness.has_left(&record.announcer.id);
+        Ok(found.records.iter().filter(is_there).map(info).collect())
     }
 }
 
