@@ -38,7 +38,13 @@ struct Table {
 struct Server {
     lines: mpsc::Sender<Result<Bytes, Infallible>>,
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Reply, HandlerError>>>>,
+    waiting: Mutex<HashMap<u64, Pending>>,
+}
+
+/// A call that the client works on.
+struct Pending {
+    call: Arc<Call>,
+    reply: oneshot::Sender<Result<Reply, HandlerError>>,
 }
 
 /// Query of `GET /v1/serve`.
@@ -100,26 +106,33 @@ pub(crate) async fn reply(
 ) -> Result<Json<Value>, Failure> {
     let server = servers.0.servers.lock().get(&id).cloned();
     let server = server.ok_or_else(|| Failure::not_found(format!("no client serves under number {id}")))?;
-    let waiting = server.waiting.lock().remove(&reply.call);
-    let waiting = waiting
-        .ok_or_else(|| Failure::not_found(format!("nobody waits for call {} any more", reply.call)))?;
+    let nobody = || Failure::not_found(format!("nobody waits for call {} any more", reply.call));
+    if let (Some(part), None, None) = (&reply.part, &reply.result, &reply.error) {
+        let call = server.waiting.lock().get(&reply.call).map(|pending| pending.call.clone());
+        call.ok_or_else(nobody)?.progress(said(part)?).await.map_err(|_| nobody())?;
+        return Ok(Json(Value::Null));
+    }
+    let pending = server.waiting.lock().remove(&reply.call).ok_or_else(nobody)?;
     // A caller that gave up in this very moment is no error of the client.
-    let _ = waiting.send(outcome(reply)?);
+    let _ = pending.reply.send(outcome(reply)?);
     Ok(Json(Value::Null))
 }
 
+/// What a program printed.
+fn said(text: &str) -> Result<Reply, Failure> {
+    let bytes =
+        BASE64.decode(text.as_bytes()).map_err(|_| Failure::invalid("what was said is not base64"))?;
+    // What a program prints ends with a line break that is not part of its result.
+    let bytes = bytes.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(bytes);
+    let (bytes, content_type) = Payload::from_input(bytes).to_bytes().map_err(Failure::invalid)?;
+    Ok(Reply::new(bytes).content_type(content_type))
+}
+
 fn outcome(reply: ServeReply) -> Result<Result<Reply, HandlerError>, Failure> {
-    match (reply.result, reply.error) {
-        (Some(result), None) => {
-            let bytes =
-                BASE64.decode(result.as_bytes()).map_err(|_| Failure::invalid("`result` is not base64"))?;
-            // What a program prints ends with a line break that is not part of its result.
-            let bytes = bytes.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(bytes);
-            let (bytes, content_type) = Payload::from_input(bytes).to_bytes().map_err(Failure::invalid)?;
-            Ok(Ok(Reply::new(bytes).content_type(content_type)))
-        }
-        (None, Some(error)) => Ok(Err(HandlerError::new(error))),
-        _ => Err(Failure::invalid("a reply has either `result` or `error`")),
+    match (reply.part, reply.result, reply.error) {
+        (None, Some(result), None) => Ok(Ok(said(&result)?)),
+        (None, None, Some(error)) => Ok(Err(HandlerError::new(error))),
+        _ => Err(Failure::invalid("a reply has one of `part`, `result` and `error`")),
     }
 }
 
@@ -127,13 +140,15 @@ impl Server {
     async fn answer(&self, call: Call) -> Result<Reply, HandlerError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (reply, answered) = oneshot::channel();
-        self.waiting.lock().insert(id, reply);
+        let call = Arc::new(call);
+        self.waiting.lock().insert(id, Pending { call: call.clone(), reply });
         let mut waiting = Waiting { server: self, call: id, answered: false };
         let event = ServeEvent::Call {
             call: id,
             caller: call.caller.to_string(),
             timeout_ms: u64::try_from(call.remaining().as_millis()).unwrap_or(u64::MAX),
             arguments: BASE64.encode(&call.payload),
+            streamed: call.takes_progress(),
         };
         let gone = || HandlerError::new("the program that serves this procedure has gone away");
         send(&self.lines, &event).await.ok_or_else(gone)?;

@@ -323,6 +323,10 @@ pub(crate) struct Serve {
     /// Callers may keep an answer for so long and give it again to the same request, as in 500ms, 10s, 5m
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) cache: Option<Duration>,
+    /// Send each line of output at once, as a part of the result, to callers that take parts (`call --stream`); others get
+    /// all of it at the end
+    #[arg(long)]
+    pub(crate) stream: bool,
     /// What the procedure does, for `macula_ctl providers`; at most 256 bytes
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) description: String,

@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::BufRead;
 
 use support::{NodeProcess, Outcome, Stream, User};
 
@@ -218,4 +219,48 @@ fn each_failure_is_its_own() {
     assert!(text.contains("was lost during the call") && text.contains("the handler may have run"), "{text}");
     let gone = user.ctl(&command(&["--timeout", "3s"]));
     assert!([4, 10].contains(&gone.code()), "{}", gone.stderr());
+}
+
+#[test]
+fn results_come_line_by_line_to_those_who_ask() {
+    let user = User::new();
+    let provider = user.start("provider", &[]);
+    let _caller = user.start("caller", &["--join", &provider.addr()]);
+    user.wait_for_members("caller", 2);
+    let go = user.home().join("go");
+    let pid = user.home().join("pid");
+    let text = format!(
+        "#!/bin/sh\necho $$ >{}\necho one\nwhile [ ! -e {} ]; do sleep 0.1; done\necho two\n",
+        pid.display(),
+        go.display()
+    );
+    let slow = user.script("slow.sh", &text);
+    let serve = ["--node", "provider", "serve", "x.slow", "--stream", "--exec", slow.to_str().unwrap()];
+    let _serving = user.stream(&serve, "serving x.slow");
+    let call = ["--node", "caller", "call", "x.slow", "--timeout", "50s", "--stream", "-o", "ndjson"];
+    let mut child = user.command(&call).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let first = next();
+    assert_eq!((first["event"].as_str(), first["payload"].as_str()), (Some("part"), Some("one")));
+    // The first line came while the program waits for this.
+    std::fs::write(&go, "").unwrap();
+    let second = next();
+    assert_eq!((second["event"].as_str(), second["payload"].as_str()), (Some("part"), Some("two")));
+    assert_eq!(next()["event"], "result");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    let whole = user.ctl(&["--node", "caller", "call", "x.slow", "--timeout", "50s"]);
+    assert_eq!((whole.code(), whole.stdout().trim()), (0, "one\ntwo"), "{}", whole.stderr());
+    // Whoever goes away in the middle ends the program.
+    std::fs::remove_file(&go).unwrap();
+    let mut child = user.command(&call).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("one"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    user.until("the program is killed", || {
+        let pid = std::fs::read_to_string(&pid).unwrap();
+        !std::path::Path::new(&format!("/proc/{}/fd/0", pid.trim())).exists()
+    });
 }

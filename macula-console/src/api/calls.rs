@@ -156,6 +156,9 @@ pub enum ServeEvent {
         timeout_ms: u64,
         /// Arguments, in base64.
         arguments: String,
+        /// The caller takes parts of the result ahead of its end.
+        #[serde(default)]
+        streamed: bool,
     },
     /// The caller has given up on a call: stop working on it.
     Cancelled {
@@ -169,6 +172,9 @@ pub enum ServeEvent {
 pub struct ServeReply {
     /// Number of the call.
     pub call: u64,
+    /// A part of the result in base64, ahead of its end. The answer to the request comes once the caller has room for more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// The result in base64, if it went well.
     pub result: Option<String>,
     /// What went wrong, if it did not.

@@ -6,8 +6,9 @@ use std::process::Stdio;
 
 use data_encoding::BASE64;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 
 use crate::cli;
 use crate::error::CliError;
@@ -40,11 +41,19 @@ impl Program {
     ///
     /// The run is over when the program has ended and its output is closed. Whatever it started and left running is
     /// killed then, as it is when this future is dropped.
-    pub(super) async fn run(&self, arguments: &str, caller: &str) -> Result<Vec<u8>, String> {
+    ///
+    /// With `parts`, each line of stdout goes there as soon as it is written, and nothing is left for the result. The program
+    /// is held up while nobody takes them.
+    pub(super) async fn run(
+        &self,
+        arguments: &str,
+        caller: &str,
+        parts: Option<mpsc::Sender<Vec<u8>>>,
+    ) -> Result<Vec<u8>, String> {
         let arguments = BASE64.decode(arguments.as_bytes()).map_err(|error| error.to_string())?;
         let mut run =
             Run::start(self, caller).map_err(|error| format!("{}: {error}", self.path.display()))?;
-        let (out, err) = run.exchange(&arguments).await?;
+        let (out, err) = run.exchange(&arguments, parts).await?;
         let status = run.child.wait().await.map_err(|error| error.to_string())?;
         if !status.success() {
             let text = String::from_utf8_lossy(&err);
@@ -78,7 +87,11 @@ impl Run {
 
     /// Feeds stdin and reads stdout and stderr at the same time, so that no pipe fills up and blocks the program.
     /// Ends at once, and in failure, when there is more than a result may hold.
-    async fn exchange(&mut self, input: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    async fn exchange(
+        &mut self,
+        input: &[u8],
+        parts: Option<mpsc::Sender<Vec<u8>>>,
+    ) -> Result<(Vec<u8>, Vec<u8>), String> {
         let mut stdin = self.child.stdin.take().expect("stdin is piped");
         let stdout = self.child.stdout.take().expect("stdout is piped");
         let mut stderr = self.child.stderr.take().expect("stderr is piped");
@@ -88,7 +101,13 @@ impl Run {
             drop(stdin);
             Ok(())
         };
-        let ((), out, err) = tokio::try_join!(feed, read_result(stdout), read_head(&mut stderr))?;
+        let read = async {
+            match parts {
+                Some(parts) => pass_on(stdout, parts).await.map(|()| Vec::new()),
+                None => read_result(stdout).await,
+            }
+        };
+        let ((), out, err) = tokio::try_join!(feed, read, read_head(&mut stderr))?;
         Ok((out, err))
     }
 }
@@ -99,6 +118,23 @@ impl Drop for Run {
             // A group that is empty already is what is wanted.
             let _ = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+/// Passes lines on as they come, until the end or until nobody takes them any more.
+async fn pass_on(from: impl AsyncRead + Unpin, parts: mpsc::Sender<Vec<u8>>) -> Result<(), String> {
+    let mut from = BufReader::new(from);
+    loop {
+        let mut line = Vec::new();
+        let mut some = (&mut from).take(macula::PAYLOAD_BYTES_MAX as u64 + 1);
+        let read = some.read_until(b'\n', &mut line).await.map_err(|error| error.to_string())?;
+        if read == 0 {
+            return Ok(());
+        }
+        if line.len() > macula::PAYLOAD_BYTES_MAX {
+            return Err(format!("a line of the result has more than {} bytes", macula::PAYLOAD_BYTES_MAX));
+        }
+        parts.send(line).await.map_err(|_| "the caller takes no more".to_owned())?;
     }
 }
 

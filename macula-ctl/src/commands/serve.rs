@@ -8,6 +8,7 @@ use data_encoding::BASE64;
 use hyper::Method;
 use macula_console::api::{ServeEvent, ServeReply};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::messages::query;
@@ -32,8 +33,14 @@ pub(crate) async fn serve(client: &Client, args: cli::Serve) -> Result<(), CliEr
         query(&args.description),
     );
     let mut events = client.lines(Method::GET, &path).await?;
-    let mut serving =
-        Serving { client: client.clone(), program, id: 0, runs: JoinSet::new(), calls: HashMap::new() };
+    let mut serving = Serving {
+        client: client.clone(),
+        program,
+        stream: args.stream,
+        id: 0,
+        runs: JoinSet::new(),
+        calls: HashMap::new(),
+    };
     let told_to_stop = daemon::told_to_stop();
     tokio::pin!(told_to_stop);
     let outcome = loop {
@@ -59,6 +66,8 @@ pub(crate) async fn serve(client: &Client, args: cli::Serve) -> Result<(), CliEr
 struct Serving {
     client: Client,
     program: Arc<Program>,
+    /// Whether lines are sent as they come.
+    stream: bool,
     id: u64,
     runs: JoinSet<u64>,
     calls: HashMap<u64, AbortHandle>,
@@ -77,18 +86,25 @@ impl Serving {
                     run.abort();
                 }
             }
-            ServeEvent::Call { call, timeout_ms, arguments, caller } => {
+            ServeEvent::Call { call, timeout_ms, arguments, caller, streamed } => {
                 let (client, program, id) = (self.client.clone(), self.program.clone(), self.id);
+                let in_parts = self.stream && streamed;
                 let patience = Duration::from_millis(timeout_ms).saturating_add(GRACE);
                 let run = self.runs.spawn(async move {
-                    let outcome = tokio::time::timeout(patience, program.run(&arguments, &caller)).await;
+                    let (parts, lines) = mpsc::channel(1);
+                    let parts = in_parts.then_some(parts);
+                    let work = async {
+                        let run = program.run(&arguments, &caller, parts);
+                        tokio::join!(run, send_parts(&client, id, call, lines)).0
+                    };
+                    let outcome = tokio::time::timeout(patience, work).await;
                     // The node has told the caller by its own clock: nobody waits for a reply.
                     let Ok(outcome) = outcome else { return call };
                     let (result, error) = match outcome {
                         Ok(result) => (Some(BASE64.encode(&result)), None),
                         Err(error) => (None, Some(error)),
                     };
-                    let reply = ServeReply { call, result, error };
+                    let reply = ServeReply { call, part: None, result, error };
                     let sent = client.send::<Value>(Method::POST, &format!("/v1/serve/{id}"), &reply).await;
                     if let Err(error) = sent {
                         output::say(&format!("call {call}: the reply could not be given: {error}"));
@@ -97,6 +113,17 @@ impl Serving {
                 });
                 self.calls.insert(call, run);
             }
+        }
+    }
+}
+
+/// Sends lines to the caller, the next one once it has room for it; ends when there are no more, or nobody waits for them.
+async fn send_parts(client: &Client, id: u64, call: u64, mut lines: mpsc::Receiver<Vec<u8>>) {
+    while let Some(line) = lines.recv().await {
+        let part = Some(BASE64.encode(&line));
+        let reply = ServeReply { call, part, result: None, error: None };
+        if client.send::<Value>(Method::POST, &format!("/v1/serve/{id}"), &reply).await.is_err() {
+            return;
         }
     }
 }
