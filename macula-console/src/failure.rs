@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use macula::bootstrap::SeedError;
 use macula::config::Origin;
 use macula::{
-    CallError, ConfigError, DirectoryError, Error, JoinError, PublishError, RegisterError, SubscribeError,
-    TransportError,
+    CallError, ConfigError, DirectoryError, Error, JoinError, PublishError, RegisterError, RetainError,
+    SubscribeError, TransportError,
 };
 
 use crate::api::{ErrorBody, ErrorCode, ErrorInfo};
@@ -80,6 +80,7 @@ impl From<Error> for Failure {
             Error::NotInRealm(_) => (ErrorCode::Invalid, Some("`macula_ctl status` lists the node's realms")),
             Error::Join(error) => join(error),
             Error::Publish(error) => publish(error),
+            Error::Retain(error) => retain(error),
             Error::Subscribe(error) => subscribe(error),
             Error::Register(error) => register(error),
             Error::Call(error) => call(error),
@@ -177,11 +178,20 @@ fn publish(error: &PublishError) -> Verdict {
     }
 }
 
+fn retain(error: &RetainError) -> Verdict {
+    match error {
+        RetainError::Publish(error) => publish(error),
+        RetainError::Directory { error, .. } => directory(error),
+        RetainError::Full => (ErrorCode::Overloaded, None),
+        _ => (ErrorCode::Invalid, None),
+    }
+}
+
 fn subscribe(error: &SubscribeError) -> Verdict {
     match error {
         SubscribeError::Forbidden(_) => (ErrorCode::Forbidden, None),
         SubscribeError::Closed => (ErrorCode::Closed, None),
-        SubscribeError::NotInRealm(_) => (ErrorCode::Invalid, None),
+        SubscribeError::NotInRealm(_) | SubscribeError::RetainedInGroup => (ErrorCode::Invalid, None),
         SubscribeError::Directory(error) => directory(error),
         SubscribeError::Full(_) | SubscribeError::Groups | SubscribeError::GroupsAnnounced(_) => {
             (ErrorCode::Overloaded, None)

@@ -1,5 +1,6 @@
 //! Publish and subscribe over the admin API.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -29,8 +30,11 @@ pub(crate) async fn publish(
     State(node): State<Node>,
     Json(request): Json<api::Publish>,
 ) -> Result<Json<api::Published>, Failure> {
-    let published = node.publish_with(message(request)?).await?;
-    Ok(Json(api::Published {
+    Ok(Json(reached(node.publish_with(message(request)?).await?)))
+}
+
+fn reached(published: macula::Published) -> api::Published {
+    api::Published {
         peers: published.peers,
         local: published.local,
         dropped: published.dropped,
@@ -38,7 +42,55 @@ pub(crate) async fn publish(
         unnamed: published.unnamed,
         groups: published.groups,
         unserved: published.unserved,
+    }
+}
+
+pub(crate) async fn publish_retained(
+    State(node): State<Node>,
+    Json(request): Json<api::Publish>,
+) -> Result<Json<api::Retained>, Failure> {
+    let macula::Retained { published, holders } = node.publish_retained(message(request)?).await?;
+    Ok(Json(api::Retained { holders, published: reached(published) }))
+}
+
+/// Query of `GET /v1/retained`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RetainedQuery {
+    pattern: String,
+    realm: Option<String>,
+}
+
+pub(crate) async fn retained(
+    State(node): State<Node>,
+    Query(query): Query<RetainedQuery>,
+) -> Result<Json<api::RetainedFound>, Failure> {
+    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let found = node.retained(realm, &query.pattern).await?;
+    let value = |value: macula::RetainedMessage| api::RetainedValue {
+        topic: value.topic.to_string(),
+        publisher: value.publisher.to_string(),
+        payload: api::Payload::show(&value.payload.bytes, &value.payload.content_type),
+        headers: shown_headers(&value.payload.headers),
+    };
+    Ok(Json(api::RetainedFound {
+        values: found.values.into_iter().map(value).collect(),
+        failed: found.failed,
     }))
+}
+
+/// Query of `DELETE /v1/retained`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ClearQuery {
+    topic: String,
+    realm: Option<String>,
+}
+
+pub(crate) async fn clear_retained(
+    State(node): State<Node>,
+    Query(query): Query<ClearQuery>,
+) -> Result<Json<api::RetainedCleared>, Failure> {
+    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    Ok(Json(api::RetainedCleared { cleared: node.clear_retained(realm, &query.topic).await? }))
 }
 
 pub(crate) async fn publish_acknowledged(
@@ -90,6 +142,8 @@ pub(crate) struct SubscribeQuery {
     group: Option<String>,
     lag: Option<api::Lag>,
     queue: Option<NonZeroUsize>,
+    #[serde(default)]
+    retained: bool,
 }
 
 impl SubscribeQuery {
@@ -116,10 +170,20 @@ pub(crate) async fn subscribe(
     Query(query): Query<SubscribeQuery>,
 ) -> Result<Response, Failure> {
     let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
-    let mut subscription = node.subscribe_in(realm, &query.pattern, query.options()?).await?;
+    let options = query.options()?;
+    let mut subscription = match query.retained {
+        true => node.subscribe_with_retained(realm, &query.pattern, options).await?,
+        false => node.subscribe_in(realm, &query.pattern, options).await?,
+    };
     let (lines, body) = lines();
-    let first =
-        SubscribeEvent::Subscribed { pattern: query.pattern, holders: subscription.announced().holders };
+    let macula::RetainedReport { queued, lost, failed } = subscription.retained();
+    let first = SubscribeEvent::Subscribed {
+        pattern: query.pattern,
+        holders: subscription.announced().holders,
+        retained: queued,
+        retained_lost: lost,
+        retained_failed: failed,
+    };
     let down = node.closed();
     tokio::spawn(async move {
         let forwarded = async {
@@ -140,7 +204,7 @@ async fn forward(
     subscription: &mut Subscription,
     lines: &mpsc::Sender<Result<Bytes, Infallible>>,
 ) -> Option<()> {
-    let mut lost = 0;
+    let mut lost = subscription.retained().lost;
     loop {
         let message = tokio::select! {
             message = subscription.recv() => message?,
@@ -204,14 +268,19 @@ fn line(document: &impl Serialize) -> Vec<u8> {
     line
 }
 
-fn shown(message: &Message) -> api::Message {
+fn shown_headers(headers: &macula::Headers) -> BTreeMap<String, String> {
     let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
+    headers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect()
+}
+
+fn shown(message: &Message) -> api::Message {
     api::Message {
         topic: message.topic.to_string(),
         realm: message.realm.to_string(),
         publisher: message.publisher.to_string(),
         sequence: message.sequence,
+        retained: message.is_retained,
         payload: api::Payload::show(&message.payload, &message.content_type),
-        headers: message.headers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect(),
+        headers: shown_headers(&message.headers),
     }
 }

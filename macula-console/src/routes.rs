@@ -66,6 +66,8 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/leave", post(leave))
         .route("/v1/publish", post(messages::publish))
         .route("/v1/publish-acknowledged", post(messages::publish_acknowledged))
+        .route("/v1/publish-retained", post(messages::publish_retained))
+        .route("/v1/retained", get(messages::retained).delete(messages::clear_retained))
         .route("/v1/subscribe", get(messages::subscribe))
         .route("/v1/call", post(calls::call))
         .route("/v1/call-stream", post(calls::call_stream))

@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Subscribe(Subscribe),
     /// Publish a message
     Publish(Publish),
+    /// Show the retained values of matching topics, or clear one
+    Retained(Retained),
     /// Call a procedure and print its result
     Call(Call),
     /// Offer a procedure: a program that reads arguments on stdin and writes the result to stdout
@@ -202,8 +204,11 @@ pub(crate) struct Subscribe {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) queue: u32,
     /// Share the messages with all others in this queue group: one of them gets each
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "retained")]
     pub(crate) group: Option<String>,
+    /// Begin with the retained values: the last ones published with `--retain`
+    #[arg(long)]
+    pub(crate) retained: bool,
     /// Realm; the node's first one if not given
     #[arg(long)]
     pub(crate) realm: Option<String>,
@@ -239,9 +244,24 @@ pub(crate) struct Publish {
     /// Wait until everybody who subscribes took it, and say who did; exit code 10 if somebody did not
     #[arg(long)]
     pub(crate) ack: bool,
+    /// Have it kept as the node's last value of the topic, for those who `subscribe --retained` later
+    #[arg(long, conflicts_with = "ack")]
+    pub(crate) retain: bool,
     /// How long to wait for that, as in 500ms, 5s, 1m
     #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s", requires = "ack")]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Retained {
+    /// Topic, or pattern: `*` is one segment, `#` zero or more
+    pub(crate) pattern: String,
+    /// Clear this node's own value of the topic instead
+    #[arg(long)]
+    pub(crate) clear: bool,
+    /// Realm; the node's first one if not given
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
 }
 
 #[derive(Debug, Args)]

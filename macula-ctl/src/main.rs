@@ -24,7 +24,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Global};
 use crate::client::Client;
-use crate::commands::{bench, calls, dev, generate, inspect, manage, messages, serve, start};
+use crate::commands::{bench, calls, dev, generate, inspect, manage, messages, retained, serve, start};
 use crate::error::CliError;
 
 fn main() -> ExitCode {
@@ -87,6 +87,7 @@ async fn on_node(command: Command, global: &Global) -> Result<(), CliError> {
         Command::Leave => manage::leave(client).await,
         Command::Subscribe(args) => messages::subscribe(client, format, &args).await,
         Command::Publish(args) => messages::publish(client, format, &args).await,
+        Command::Retained(args) => retained::retained(client, format, &args).await,
         Command::Call(args) => calls::call(client, format, &args).await,
         Command::Providers(args) => calls::providers(client, format, &args).await,
         Command::Serve(args) => serve::serve(client, args).await,

@@ -217,3 +217,42 @@ fn a_subscriber_that_lags_loses_the_oldest_or_holds_up_its_publisher() {
     assert!((4..MESSAGES - 1).contains(&received), "the newest arrive, some older ones are lost: {received}");
     assert!(user.metric("b", "macula_pubsub_dropped_total", "SubscriberFull") > 0.0);
 }
+
+#[test]
+fn a_retained_value_is_there_for_those_who_come_later_also_when_its_publisher_is_killed() {
+    let user = User::new();
+    let mut nodes = mesh(&user, &["a", "b", "c"]);
+    let retain = |topic: &str, value: &str| {
+        user.json(&["--node", "a", "publish", topic, value, "--retain", "--header", "unit=C"])
+    };
+    for (topic, value) in [("home.hall", "19"), ("home.attic.roof", "7"), ("shop", "1"), ("home.hall", "20")]
+    {
+        let kept = retain(topic, value);
+        assert!(kept["holders"].as_u64().unwrap() >= 2, "{kept}");
+    }
+    let shown = user.json(&["--node", "b", "retained", "home.#"]);
+    assert_eq!(
+        (shown["failed"].as_u64(), shown["values"].as_array().unwrap().len()),
+        (Some(0), 2),
+        "{shown}"
+    );
+    let mut early = user.stream(&["--node", "b", "subscribe", "home.#", "--retained"], "2 retained values");
+    assert_eq!([early.line(), early.line()], ["home.attic.roof  [unit=C]  7", "home.hall  [unit=C]  20"]);
+    retain("home.hall", "21");
+    assert_eq!(early.line(), "home.hall  [unit=C]  21");
+
+    let cleared = user.json(&["--node", "a", "retained", "home.attic.roof", "--clear"]);
+    assert_eq!(cleared, json!({ "cleared": true }));
+    nodes.remove(0).kill();
+    let late = user.json(&["--node", "c", "subscribe", "home.*", "--retained", "--count", "1"]);
+    let expected = (&json!("home.hall"), &json!(21), &json!(true));
+    assert_eq!((&late["topic"], &late["payload"], &late["retained"]), expected);
+    assert_eq!(user.metric("b", "macula_pubsub_retained_delivered_total", ""), 2.0);
+
+    let large = "x".repeat(1_024);
+    let refused = user.ctl(&["--node", "b", "publish", "home.hall", &large, "--retain"]);
+    assert_eq!(refused.code(), 2);
+    assert!(refused.stderr().contains("a retained message has at most 1024 bytes"), "{}", refused.stderr());
+    let refused = user.ctl(&["--node", "b", "retained", "home.**"]);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr());
+}

@@ -34,6 +34,17 @@ pub trait Directory: Clone + Send + Sync + 'static {
         value: Bytes,
     ) -> impl Future<Output = Result<Announced, DirectoryError>> + Send;
 
+    /// As [`announce`](Self::announce), for what is to be found when its announcer is gone, too: until the record's time to
+    /// live is over. A usual record is not shown any more once it is known that its announcer died or left.
+    ///
+    /// # Errors
+    /// The same.
+    fn announce_lasting(
+        &self,
+        key: Key,
+        value: Bytes,
+    ) -> impl Future<Output = Result<Announced, DirectoryError>> + Send;
+
     /// Takes this node's record at `key` back. Withdrawing what is not announced does nothing.
     ///
     /// # Errors

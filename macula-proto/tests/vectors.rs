@@ -158,6 +158,7 @@ fn record() -> wire::DhtRecord {
         issued_unix_ms: 1_700_000_000_000,
         ttl_ms: 3_600_000,
         withdrawn: false,
+        lasting: false,
     }
 }
 

@@ -8,7 +8,7 @@ use macula_proto::{Forbidden, ProtoError, Realm};
 
 use crate::group::GROUPS_MAX;
 use crate::message::{CONTENT_TYPE_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX};
-use crate::{Pattern, Published};
+use crate::{Pattern, Published, RETAINED_BYTES_MAX, RETAINED_TOPICS_MAX};
 
 /// Which limit a payload breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +66,35 @@ pub enum PublishError {
     Closed,
 }
 
+/// Why a value is not retained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetainError {
+    // The caller's doing.
+    /// It is too large for a record. Nothing was published.
+    #[error("a retained message has at most {RETAINED_BYTES_MAX} bytes with its topic and headers, not {0}")]
+    TooLarge(usize),
+    /// It could not be published, or not to all. It is retained all the same if others may have missed it
+    /// ([`Unresolved`](PublishError::Unresolved)).
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+
+    // The environment.
+    /// It was published, but the directory could not be told. That is tried again in the background.
+    #[error("it was published but is not retained yet: {error}")]
+    Directory {
+        /// Why not.
+        error: DirectoryError,
+        /// Whom the message reached.
+        published: Published,
+    },
+
+    // Overload.
+    /// This node has retained values for as many topics as it may. Nothing was published.
+    #[error("this node has retained values for {RETAINED_TOPICS_MAX} topics already")]
+    Full,
+}
+
 /// Why there is no subscription.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -90,6 +119,9 @@ pub enum SubscribeError {
     /// This node is in as many queue groups as it may.
     #[error("this node is in {GROUPS_MAX} queue groups already")]
     Groups,
+    /// A queue group shares what is published; a retained value belongs to each subscriber.
+    #[error("retained values do not go to queue groups: leave out the group, or the retained values")]
+    RetainedInGroup,
     /// The queue groups that have patterns with one prefix do not fit into one announcement.
     #[error("the queue groups of this node on patterns like `{0}` do not fit into one announcement")]
     GroupsAnnounced(Pattern),

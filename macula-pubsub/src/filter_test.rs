@@ -4,6 +4,7 @@ use macula_proto::{NodeId, Realm};
 use proptest::prelude::*;
 
 use super::*;
+use crate::announce::Records as _;
 use crate::group::Scope;
 use crate::interest::{self, Interests, Want};
 use crate::message::{Content, Incoming};
@@ -197,7 +198,7 @@ fn received(payload: &Payload) -> Payload {
     let publisher = NodeId::from_bytes([1; 32]);
     let topic = "a".parse().unwrap();
     let (realm, payload) = (Realm::default(), payload.clone());
-    let content = Content { realm, topic, payload, publisher, epoch: 1, sequence: 1 };
+    let content = Content { realm, topic, payload, publisher, epoch: 1, sequence: 1, retained_as: 0 };
     let frame = content.to_frame(Duration::ZERO, &Scope::default()).unwrap();
     Incoming::from_frame(publisher, frame).unwrap().content.payload
 }

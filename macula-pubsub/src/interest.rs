@@ -16,6 +16,7 @@ use bytes::Bytes;
 use macula_proto::{Key, Name, Realm, wire};
 use prost::Message as _;
 
+use crate::announce::Records;
 use crate::{Filter, Group, Pattern};
 
 /// How many literal segments of a pattern choose its key, at most.
@@ -50,13 +51,17 @@ pub fn announced_at(realm: &Realm, pattern: &Pattern) -> Key {
 /// The keys at which subscriptions that match `topic` can be: its own, and those of its prefixes down to
 /// [`PREFIX_DEPTH`], the realm's root included.
 pub fn resolved_at(realm: &Realm, topic: &Name) -> Vec<Key> {
-    let mut keys = vec![topic_key(realm, topic.as_str()), prefix_key(realm, "")];
-    let mut end = 0;
-    for segment in topic.segments().take(PREFIX_DEPTH) {
-        end += segment.len() + usize::from(end > 0);
-        keys.push(prefix_key(realm, &topic.as_str()[..end]));
-    }
-    keys
+    let prefixes = prefixes(topic).map(|prefix| prefix_key(realm, prefix));
+    std::iter::once(topic_key(realm, topic.as_str())).chain(prefixes).collect()
+}
+
+/// The prefixes of a topic down to [`PREFIX_DEPTH`], the root and the topic itself included.
+pub(crate) fn prefixes(topic: &Name) -> impl Iterator<Item = &str> {
+    let ends = topic.segments().take(PREFIX_DEPTH).scan(0, |end, segment| {
+        *end += segment.len() + usize::from(*end > 0);
+        Some(*end)
+    });
+    std::iter::once(0).chain(ends).map(|end| &topic.as_str()[..end])
 }
 
 /// Reads the value of another node's record. What is no pattern is left out and counted; a filter that this version cannot
@@ -153,14 +158,16 @@ impl Interests {
         }
         key
     }
+}
 
-    /// What the record at `key` should say; `None`: there should be none.
-    pub(crate) fn value(&self, key: &Key) -> Option<Bytes> {
+impl Records for Interests {
+    const LASTING: bool = false;
+
+    fn value(&self, key: &Key) -> Option<Bytes> {
         self.keys.get(key).map(AtKey::encode)
     }
 
-    /// Every key at which something is to be announced.
-    pub(crate) fn keys(&self) -> Vec<Key> {
+    fn keys(&self) -> Vec<Key> {
         self.keys.keys().copied().collect()
     }
 }

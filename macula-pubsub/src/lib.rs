@@ -36,9 +36,16 @@
 //! is waited for: nothing is sent again. All queues are bounded; what is lost is counted and shown to the caller. A message goes straight from its publisher
 //! to each subscribing node, in one copy a node.
 //!
+//! # Retained values
+//! [`PubSub::publish_retained`] has a message kept as its publisher's last value of the topic, in the directory;
+//! [`PubSub::subscribe_with_retained`] begins with those values, one for each topic and publisher, and
+//! [`PubSub::retained`] shows them. A value that is published while somebody subscribes comes once, one way or the other. It takes
+//! up to [`RETAINED_BYTES_MAX`] bytes, outlives its publisher until its record expires, and can be read by the nodes
+//! that hold it.
+//!
 //! # What is not there
 //! No fan-out tree: a topic with very many remote subscribers costs its publisher one copy each, and a topic with
-//! more subscribers than the directory returns reaches only those that it returned. No retained values. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
+//! more subscribers than the directory returns reaches only those that it returned. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
 //!
 //! # Example
 //! ```
@@ -92,6 +99,8 @@ mod pubsub;
 mod reading;
 mod receipt;
 mod receive;
+mod retain;
+mod retained;
 mod route;
 mod subscription;
 mod trie;
@@ -99,7 +108,7 @@ mod window;
 
 pub use acknowledged::{Acknowledged, MissReason, Missed};
 pub use bus::Bus;
-pub use error::{PayloadError, PublishError, SubscribeError};
+pub use error::{PayloadError, PublishError, RetainError, SubscribeError};
 pub use filter::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TESTS_MAX, Filter, FilterError};
 pub use group::{GROUP_BYTES_MAX, GROUPS_MAX, Group, GroupError};
 pub use interest::{
@@ -119,6 +128,8 @@ pub use options::{LagPolicy, PubSubConfig, PublishOptions, SubscribeOptions};
 pub use pattern::{Pattern, PatternError};
 pub use publish::Published;
 pub use pubsub::PubSub;
+pub use retain::{Retained, RetainedFound, RetainedMessage};
+pub use retained::{RETAINED_BYTES_MAX, RETAINED_TOPICS_MAX, retained_at};
 pub use route::RouteInfo;
-pub use subscription::{Subscription, SubscriptionId, SubscriptionInfo};
+pub use subscription::{RetainedReport, Subscription, SubscriptionId, SubscriptionInfo};
 pub use trie::Trie;

@@ -14,8 +14,8 @@ use crate::mailbox::{Mailbox, Offer, Parked};
 use crate::message::Content;
 use crate::receipt::{Outcome, Tracker};
 use crate::{
-    Group, LagPolicy, Pattern, Payload, SubscribeError, SubscribeOptions, SubscriptionId, SubscriptionInfo,
-    Trie,
+    Group, LagPolicy, Message, Pattern, Payload, SubscribeError, SubscribeOptions, SubscriptionId,
+    SubscriptionInfo, Trie,
 };
 
 #[derive(Debug)]
@@ -176,6 +176,14 @@ impl State {
 }
 
 impl Subscriber {
+    /// Queues retained values that its filter lets through. Returns how many are queued, and how many found no room.
+    pub(crate) fn put_retained(&self, values: &[Content]) -> (usize, u64) {
+        let values = values.iter().filter(|content| self.accepts(&content.payload));
+        let messages = values
+            .map(|content| Message { is_retained: true, ..content.to_message(self.id, &self.want.pattern) });
+        self.mailbox.put_first(messages.collect())
+    }
+
     fn accepts(&self, payload: &Payload) -> bool {
         self.want.filter.as_ref().is_none_or(|filter| filter.accepts(payload))
     }

@@ -8,10 +8,11 @@
 //! A message that finds the queue full pushes out the oldest (`DropOldest`), or is parked (`Wait`) until there is
 //! room or its time is up. What is parked keeps its place: nothing overtakes it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
 
+use macula_proto::{Name, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -21,7 +22,7 @@ use crate::{LagPolicy, Message, SubscribeOptions};
 /// What became of an offered message.
 #[derive(Debug)]
 pub(crate) enum Offer {
-    /// It is in the queue. So many older ones had to go for it.
+    /// It is in the queue, or the subscriber has its retained value. So many older ones had to go for it.
     Taken {
         /// Pushed out by this message.
         evicted: u64,
@@ -61,6 +62,14 @@ struct State {
     next_ticket: u64,
     closed: bool,
     counts: Counts,
+    /// Retained values that the subscriber has, until something newer of their publisher and topic comes.
+    retained: BTreeMap<(NodeId, Name), RetainedMark>,
+}
+
+#[derive(Debug)]
+struct RetainedMark {
+    epoch: u64,
+    sequence: u64,
 }
 
 #[derive(Debug)]
@@ -109,6 +118,9 @@ impl Mailbox {
         if state.closed {
             return Offer::Gone;
         }
+        if !state.retained.is_empty() && state.has_newer(&message) {
+            return Offer::Taken { evicted: 0 };
+        }
         if state.parked.is_empty() && self.has_room(&state, message.payload.len()) {
             state.put(message);
             if state.queue.len() == self.messages_max.div_ceil(2) {
@@ -144,6 +156,31 @@ impl Mailbox {
         // Before: who puts a message from here on owes it anew.
         self.is_owed.store(false, Release);
         self.filled.notify_one();
+    }
+
+    /// Puts retained values before everything else, as far as there is room. Those of which a newer message of the same
+    /// publisher and topic is queued are left out. Returns how many are queued, and how many found no room.
+    pub(crate) fn put_first(&self, messages: Vec<Message>) -> (usize, u64) {
+        let mut state = self.state.lock();
+        let (mut taken, mut lost) = (0, 0);
+        for message in messages.into_iter().rev() {
+            if state.queue.iter().any(|queued| is_of_one_source(queued, &message)) {
+                continue;
+            }
+            if state.closed || !state.parked.is_empty() || !self.has_room(&state, message.payload.len()) {
+                lost += 1;
+                continue;
+            }
+            let mark = RetainedMark { epoch: message.epoch, sequence: message.sequence };
+            state.retained.insert((message.publisher, message.topic.clone()), mark);
+            state.queue_bytes += message.payload.len();
+            state.queue.push_front(message);
+            taken += 1;
+        }
+        state.counts.lagged += lost;
+        drop(state);
+        self.filled.notify_one();
+        (taken, lost)
     }
 
     /// Whether a message of so many bytes finds no room now, and how many are queued: less is better.
@@ -234,6 +271,18 @@ impl Mailbox {
 }
 
 impl State {
+    /// Whether the subscriber has a retained value that says the same as this message, or something newer.
+    fn has_newer(&mut self, message: &Message) -> bool {
+        let source = (message.publisher, message.topic.clone());
+        let Some(mark) = self.retained.get(&source) else { return false };
+        let is_same = (1..=mark.sequence).contains(&message.retained_as);
+        if mark.epoch == message.epoch && (message.sequence <= mark.sequence || is_same) {
+            return true;
+        }
+        self.retained.remove(&source);
+        false
+    }
+
     fn put(&mut self, message: Message) {
         self.queue_bytes += message.payload.len();
         self.queue.push_back(message);
@@ -275,6 +324,10 @@ impl Drop for Parked {
     fn drop(&mut self) {
         self.give_up();
     }
+}
+
+fn is_of_one_source(one: &Message, other: &Message) -> bool {
+    one.publisher == other.publisher && one.topic == other.topic
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use macula_proto::{NodeId, Realm};
 
 use super::*;
 use crate::SubscriptionId;
-use crate::message::{Content, Payload};
+use crate::message::{Content, Envelope, Payload};
 
 fn mailbox(messages: usize, bytes: usize, lag: LagPolicy) -> Arc<Mailbox> {
     let bound = |n| NonZeroUsize::new(n).unwrap();
@@ -26,6 +26,7 @@ fn message(sequence: u64, bytes: usize) -> Message {
         publisher: NodeId::from_bytes([1; 32]),
         epoch: 1,
         sequence,
+        retained_as: 0,
     };
     content.to_message(SubscriptionId(1), &"a".parse().unwrap())
 }
@@ -143,4 +144,58 @@ impl std::task::Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Release);
     }
+}
+
+fn in_envelope(mut message: Message, change: impl FnOnce(&mut Envelope)) -> Message {
+    change(Arc::make_mut(&mut message.envelope));
+    message
+}
+
+fn retained(sequence: u64, publisher: u8) -> Message {
+    let message = Message { is_retained: true, ..message(sequence, 1) };
+    in_envelope(message, |envelope| envelope.publisher = NodeId::from_bytes([publisher; 32]))
+}
+
+/// A message that is also retained, under that number.
+fn kept(sequence: u64, retained_as: u64) -> Message {
+    Message { retained_as, ..message(sequence, 1) }
+}
+
+#[test]
+fn retained_values_come_first_and_what_they_say_does_not_come_again() {
+    let mailbox = mailbox(10, 1000, LagPolicy::DropOldest);
+    mailbox.offer(in_envelope(message(9, 1), |envelope| envelope.topic = "b".parse().unwrap()), false);
+    assert_eq!(mailbox.put_first(vec![retained(4, 1), retained(3, 2)]), (2, 0));
+    // Older, the same, and another with what the retained one says; then something new.
+    for late in [message(2, 1), message(4, 1), kept(5, 4), kept(7, 6), message(8, 1)] {
+        assert!(matches!(mailbox.offer(late, false), Offer::Taken { evicted: 0 }));
+    }
+    assert_eq!(received(&mailbox), [4, 3, 9, 7, 8]);
+}
+
+#[test]
+fn a_retained_value_is_left_out_where_its_topic_has_news() {
+    let mailbox = mailbox(10, 1000, LagPolicy::DropOldest);
+    mailbox.offer(message(5, 1), false);
+    assert_eq!(mailbox.put_first(vec![retained(4, 1), retained(7, 1)]), (0, 0));
+    assert_eq!(received(&mailbox), [5]);
+}
+
+#[test]
+fn retained_values_without_room_are_counted_and_what_says_the_same_still_comes() {
+    let mailbox = mailbox(2, 1000, LagPolicy::DropOldest);
+    mailbox.offer(message(5, 1), false);
+    assert_eq!(mailbox.put_first(vec![retained(4, 2), retained(4, 3)]), (1, 1));
+    assert_eq!(mailbox.counts().lagged, 1);
+    let same = Message { is_retained: false, retained_as: 4, ..retained(6, 2) };
+    mailbox.offer(same, false);
+    assert_eq!(received(&mailbox), [5, 6]);
+}
+
+#[test]
+fn a_publisher_that_began_anew_is_not_held_back_by_its_retained_value() {
+    let mailbox = mailbox(10, 1000, LagPolicy::DropOldest);
+    mailbox.put_first(vec![retained(100, 1)]);
+    mailbox.offer(in_envelope(message(1, 1), |envelope| envelope.epoch = 2), false);
+    assert_eq!(received(&mailbox), [100, 1]);
 }

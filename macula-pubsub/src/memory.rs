@@ -161,7 +161,8 @@ impl MemoryBus {
     fn number(&self, order: &mut u64, realm: &Realm, topic: &Name, payload: Payload) -> (Content, Matching) {
         *order += 1;
         let (realm, topic) = (realm.clone(), topic.clone());
-        let content = Content { realm, topic, payload, publisher: self.node.id, epoch: 1, sequence: *order };
+        let (publisher, epoch, sequence) = (self.node.id, 1, *order);
+        let content = Content { realm, topic, payload, publisher, epoch, sequence, retained_as: 0 };
         let nodes: Vec<Arc<Node>> = self.network.nodes.read().values().cloned().collect();
         let matching = |node: Arc<Node>| {
             let subscribers = node.local.matching(&content.realm, &content.topic);

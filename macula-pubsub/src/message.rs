@@ -55,6 +55,10 @@ pub struct Message {
     pub payload: Bytes,
     /// Grows with every message of this publisher and epoch on this topic. Not gapless: a gap is no proof of loss.
     pub sequence: u64,
+    /// Whether this is a retained value: published before the subscription was made, and kept by the directory.
+    pub is_retained: bool,
+    /// The number of the retained value that says the same; 0 if none does.
+    pub(crate) retained_as: u64,
     pub(crate) envelope: Arc<Envelope>,
     /// For a publisher that waits for an acknowledgement.
     pub(crate) receipt: Option<Receipt>,
@@ -143,6 +147,10 @@ impl Payload {
 }
 
 impl Headers {
+    pub(crate) fn new(headers: Vec<(Box<str>, Bytes)>) -> Self {
+        Self(Arc::new(headers))
+    }
+
     /// The first value of a name.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
         self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
@@ -186,6 +194,8 @@ pub(crate) struct Content {
     pub(crate) publisher: NodeId,
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
+    /// The number of the retained value that says the same; 0 if none does.
+    pub(crate) retained_as: u64,
 }
 
 impl Content {
@@ -193,6 +203,8 @@ impl Content {
         Message {
             payload: self.payload.bytes.clone(),
             sequence: self.sequence,
+            is_retained: false,
+            retained_as: self.retained_as,
             envelope: Arc::new(self.envelope(subscription, pattern)),
             receipt: None,
         }
@@ -241,6 +253,7 @@ impl Content {
             grouped: scope.grouped,
             handed_over: scope.handed_over,
             acknowledge: number.map_or(0, |Number(number)| number),
+            retained: self.retained_as,
         };
         Frame::new(FrameKind::PUBLISH, &header, self.payload.bytes.clone()).map_err(PayloadError::Frame)
     }
@@ -288,18 +301,18 @@ impl Incoming {
         let payload = Payload {
             bytes: frame.into_payload(),
             content_type: header.content_type.into(),
-            headers: Headers(Arc::new(headers)),
+            headers: Headers::new(headers),
         };
         payload.check().map_err(|_| BadFrame::Malformed)?;
         let wait = Duration::from_millis(header.wait_millis.into());
-        let (epoch, sequence) = (header.epoch, header.sequence);
+        let (epoch, sequence, retained_as) = (header.epoch, header.sequence, header.retained);
         let number = (header.acknowledge > 0).then_some(Number(header.acknowledge));
-        let content = Content { realm, topic, payload, publisher: from, epoch, sequence };
+        let content = Content { realm, topic, payload, publisher: from, epoch, sequence, retained_as };
         Ok(Self { content, wait, scope, number })
     }
 }
 
-fn header_to_wire(name: &str, value: &Bytes) -> wire::PublishHeader {
+pub(crate) fn header_to_wire(name: &str, value: &Bytes) -> wire::PublishHeader {
     wire::PublishHeader { name: name.to_owned(), value: value.clone() }
 }
 
@@ -317,6 +330,7 @@ mod tests {
             publisher: NodeId::from_bytes([1; 32]),
             epoch: 7,
             sequence: 9,
+            retained_as: 5,
         }
     }
 
@@ -327,7 +341,8 @@ mod tests {
         let frame = sent.to_frame(Duration::from_millis(250), &scope).unwrap();
         let received = Incoming::from_frame(sent.publisher, frame).unwrap();
         assert_eq!(received.content.payload, sent.payload);
-        assert_eq!((received.content.epoch, received.content.sequence), (7, 9));
+        let Content { epoch, sequence, retained_as, .. } = received.content;
+        assert_eq!((epoch, sequence, retained_as), (7, 9, 5));
         assert_eq!(received.wait, Duration::from_millis(250));
         assert_eq!(received.scope, scope);
         assert_eq!(received.content.payload.headers.get("k").unwrap(), "v");

@@ -54,6 +54,12 @@ pub struct PubSubMetrics {
     pub route_evictions: Counter,
     /// Announcements that failed and are tried again.
     pub announce_failures: Counter,
+    /// Topics with a retained value of this node.
+    pub retained: Gauge,
+    /// Retained values put into this node's subscribers' queues.
+    pub retained_delivered: Counter,
+    /// Look-ups of retained values that failed or took too long.
+    pub retained_failures: Counter,
     /// Payload sizes of published and received messages.
     pub message_bytes: Histogram,
 }
@@ -180,6 +186,11 @@ impl PubSubMetrics {
         registry.register("route_misses", "Routes made for a topic without one", self.route_misses.clone());
         registry.register("route_evictions", "Routes given up", self.route_evictions.clone());
         registry.register("announce_failures", "Announcements that failed", self.announce_failures.clone());
+        registry.register("retained", "Topics with a retained value of this node", self.retained.clone());
+        let delivered = self.retained_delivered.clone();
+        registry.register("retained_delivered", "Retained values queued for subscribers", delivered);
+        let failures = self.retained_failures.clone();
+        registry.register("retained_failures", "Look-ups of retained values that failed", failures);
         let sizes = self.message_bytes.clone();
         registry.register_with_unit("message", "Payload sizes of messages", Unit::Bytes, sizes);
     }
@@ -230,6 +241,9 @@ impl Default for PubSubMetrics {
             route_misses: Counter::default(),
             route_evictions: Counter::default(),
             announce_failures: Counter::default(),
+            retained: Gauge::default(),
+            retained_delivered: Counter::default(),
+            retained_failures: Counter::default(),
             // 16 B to 1 MiB.
             message_bytes: Histogram::new(exponential_buckets(16.0, 4.0, 9)),
         }

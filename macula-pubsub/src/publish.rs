@@ -95,15 +95,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     ) -> Result<Published, PublishError> {
         let inner = &self.inner;
         inner.may_publish(realm, topic, &payload)?;
-        let started = Instant::now();
-        let (departure, unresolved) = inner.send(realm, topic, payload, options, started).await?;
-        let published = inner.settle(departure, options).await;
-        if unresolved > 0 {
-            inner.metrics.unresolved.inc();
-            let waited = inner.config.lookup_timeout;
-            return Err(PublishError::Unresolved { unresolved, waited, published });
-        }
-        Ok(published)
+        inner.publish(inner.content(realm, topic, payload), options).await
     }
 }
 
@@ -151,19 +143,34 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             publisher: self.me,
             epoch: self.epoch,
             sequence: 0,
+            retained_as: 0,
         }
+    }
+
+    /// Publishes what may be published.
+    pub(crate) async fn publish(
+        &self,
+        content: Content,
+        options: PublishOptions,
+    ) -> Result<Published, PublishError> {
+        let (departure, unresolved) = self.send(content, options, Instant::now()).await?;
+        let published = self.settle(departure, options).await;
+        if unresolved > 0 {
+            self.metrics.unresolved.inc();
+            let waited = self.config.lookup_timeout;
+            return Err(PublishError::Unresolved { unresolved, waited, published });
+        }
+        Ok(published)
     }
 
     /// Finds out who wants the message and hands it over. Returns also how many look-ups did not succeed.
     async fn send(
         &self,
-        realm: &Realm,
-        topic: &Name,
-        payload: Payload,
+        content: Content,
         options: PublishOptions,
         started: Instant,
     ) -> Result<(Departure, usize), PublishError> {
-        let content = self.content(realm, topic, payload);
+        let (realm, topic) = (&content.realm.clone(), &content.topic.clone());
         loop {
             let route = self.routes.get(realm, topic, self.clock.now(), &self.metrics);
             let unresolved = route.ready(started + self.config.lookup_timeout).await;

@@ -13,9 +13,11 @@ use tokio_util::task::TaskTracker;
 use crate::acks::{Awaited, Remembered};
 use crate::announce::Announcer;
 use crate::heard::Heard;
+use crate::interest::Interests;
 use crate::link::LinkLimits;
 use crate::local::{LocalTable, Subscriber};
 use crate::mailbox::Mailbox;
+use crate::retained::RetainedTable;
 use crate::route::Routes;
 use crate::subscription::{Home, Left};
 use crate::window::Window;
@@ -48,7 +50,9 @@ pub(crate) struct Inner<T: Transport, D: Directory> {
     pub(crate) config: PubSubConfig,
     pub(crate) metrics: PubSubMetrics,
     pub(crate) local: LocalTable,
-    pub(crate) announcer: Arc<Announcer<D>>,
+    pub(crate) directory: D,
+    pub(crate) announcer: Arc<Announcer<D, Interests>>,
+    pub(crate) retained: Arc<Announcer<D, RetainedTable>>,
     pub(crate) routes: Routes<D>,
     pub(crate) windows: [Mutex<Window>; WINDOW_SHARDS],
     pub(crate) heard: Heard,
@@ -85,6 +89,8 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             epoch,
             local: LocalTable::new(config.subscriptions_max),
             announcer: Arc::new(Announcer::new(directory.clone(), metrics.announce_failures.clone())),
+            retained: Arc::new(Announcer::new(directory.clone(), metrics.announce_failures.clone())),
+            directory: directory.clone(),
             routes: Routes::new(directory, liveness, me, config.max_cache_size.get(), limits, resent),
             windows: std::array::from_fn(|_| Mutex::new(Window::new(config.window_topics / WINDOW_SHARDS))),
             heard: Heard::new(),
@@ -149,7 +155,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
 
     /// Takes back what `Subscription`s that were dropped left announced, and gives up idle routes, until `stop`.
     /// Then every subscription ends, and this node's records are withdrawn, as far as
-    /// [`shutdown_timeout`](PubSubConfig::shutdown_timeout) allows. Run it in one task; it may be started again
+    /// [`shutdown_timeout`](PubSubConfig::shutdown_timeout) allows; its retained values stay until they expire. Run it in one task; it may be started again
     /// if that task died.
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.inner;
@@ -157,6 +163,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             biased;
             () = stop.cancelled() => {}
             () = inner.announcer.maintain() => {}
+            () = inner.retained.maintain() => {}
             () = inner.sweep() => {}
             () = inner.tell_publishers() => {}
         }
@@ -172,12 +179,13 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
         }
     }
 
-    /// Announces every live subscription again, for a directory that was restarted.
+    /// Announces every live subscription and every retained value again, for a directory that was restarted.
     ///
     /// # Errors
     /// The first failure. The rest was tried, and what failed is tried again by [`run`](Self::run).
     pub async fn replay(&self) -> Result<(), DirectoryError> {
-        self.inner.announcer.replay().await
+        let retained = self.inner.retained.replay().await;
+        self.inner.announcer.replay().await.and(retained)
     }
 
     /// What the gate answers has changed: routes are read again before they are used.

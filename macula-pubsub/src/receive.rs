@@ -105,7 +105,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         let mut delivery = Delivery::default();
         for (subscriber, envelope) in &known.targets {
             let (payload, envelope) = (payload.clone(), envelope.clone());
-            let message = Message { payload, sequence, envelope, receipt: None };
+            let message =
+                Message { payload, sequence, envelope, is_retained: false, retained_as: 0, receipt: None };
             delivery.add(subscriber.mailbox.offer_quietly(message, may_wait));
             if subscriber.mailbox.owe() {
                 self.owed.lock().push(subscriber.mailbox.clone());
@@ -197,7 +198,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         Ok(Some((delivery, wait)))
     }
 
-    fn may_come(&self, content: &Content) -> Result<(), RefuseReason> {
+    pub(crate) fn may_come(&self, content: &Content) -> Result<(), RefuseReason> {
         if !self.config.realms.contains(&content.realm) {
             return Err(RefuseReason::Realm);
         }

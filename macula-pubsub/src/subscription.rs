@@ -9,6 +9,7 @@ use macula_dht::{Announced, DirectoryError};
 use macula_proto::Realm;
 
 use crate::local::Subscriber;
+use crate::message::Content;
 use crate::{Filter, Group, LagPolicy, Message, Pattern};
 
 /// Which subscription; unique within one node's run.
@@ -26,7 +27,19 @@ impl fmt::Display for SubscriptionId {
 pub struct Subscription {
     subscriber: Arc<Subscriber>,
     pub(crate) announced: Announced,
+    pub(crate) retained: RetainedReport,
     home: Arc<dyn Home>,
+}
+
+/// What became of the retained values for a new subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetainedReport {
+    /// So many wait to be received.
+    pub queued: usize,
+    /// So many found no room in the queue.
+    pub lost: u64,
+    /// So many look-ups failed or took too long: there may be more values.
+    pub failed: usize,
 }
 
 /// One subscription, for operators.
@@ -67,7 +80,7 @@ pub(crate) type Left<'a> = Pin<Box<dyn Future<Output = Result<(), DirectoryError
 
 impl Subscription {
     pub(crate) fn new(subscriber: Arc<Subscriber>, home: Arc<dyn Home>) -> Self {
-        Self { subscriber, announced: Announced::default(), home }
+        Self { subscriber, announced: Announced::default(), retained: RetainedReport::default(), home }
     }
 
     /// The next message, in each publisher's order on each topic. `None` once the node shut down and everything
@@ -109,6 +122,17 @@ impl Subscription {
     /// What became of the announcement: who holds it, and how many watching publishers may not know yet.
     pub fn announced(&self) -> Announced {
         self.announced
+    }
+
+    /// What became of the retained values, if it was made
+    /// [with them](crate::PubSub::subscribe_with_retained).
+    pub fn retained(&self) -> RetainedReport {
+        self.retained
+    }
+
+    pub(crate) fn put_retained(&mut self, values: &[Content], failed: usize) {
+        let (queued, lost) = self.subscriber.put_retained(values);
+        self.retained = RetainedReport { queued, lost, failed };
     }
 
     /// How many messages were lost because this subscriber lagged.

@@ -147,6 +147,7 @@ mod tests {
             publisher: NodeId::from_bytes([1; 32]),
             epoch,
             sequence,
+            retained_as: 0,
         }
     }
 

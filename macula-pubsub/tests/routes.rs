@@ -101,6 +101,10 @@ impl Directory for Moody {
         self.inner.announce(key, value).await
     }
 
+    async fn announce_lasting(&self, key: Key, value: Bytes) -> Result<Announced, DirectoryError> {
+        self.inner.announce_lasting(key, value).await
+    }
+
     async fn withdraw(&self, key: Key) -> Result<(), DirectoryError> {
         if *self.mood.lock() == Mood::Refusing {
             return Err(DirectoryError::Refused("busy".into()));

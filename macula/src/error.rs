@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use macula_dht::DirectoryError;
 use macula_proto::{NameError, Realm, RealmError};
-use macula_pubsub::{FilterError, GroupError, PatternError, PublishError, SubscribeError};
+use macula_pubsub::{FilterError, GroupError, PatternError, PublishError, RetainError, SubscribeError};
 use macula_rpc::{CallError, RegisterError};
 use macula_transport::{BindError, IdentityError, TransportError};
 
@@ -49,6 +49,9 @@ pub enum Error {
     /// Publishing failed.
     #[error("{0}")]
     Publish(#[from] PublishError),
+    /// A value is not retained.
+    #[error("{0}")]
+    Retain(#[from] RetainError),
     /// Subscribing failed.
     #[error("{0}")]
     Subscribe(#[from] SubscribeError),

@@ -81,6 +81,7 @@ mod router;
 mod shutdown;
 pub mod supervisor;
 mod thread;
+mod topics;
 
 pub use builder::NodeBuilder;
 pub use config::{Config, ConfigError, ConfigErrors};
@@ -95,8 +96,9 @@ pub use macula_proto::{
 };
 pub use macula_pubsub::{
     Acknowledged, Filter, FilterError, Group, GroupError, Headers, LagPolicy, Message, MissReason, Missed,
-    Pattern, PatternError, PublishError, PublishOptions, Published, RouteInfo, SubscribeError,
-    SubscribeOptions, Subscription, SubscriptionInfo,
+    Pattern, PatternError, PublishError, PublishOptions, Published, RetainError, Retained, RetainedFound,
+    RetainedMessage, RetainedReport, RouteInfo, SubscribeError, SubscribeOptions, Subscription,
+    SubscriptionInfo,
 };
 pub use macula_rpc::{
     Attempt, Caching, Call, CallError, CallRequest, CallerGone, Cause, Handler, HandlerError, PartError,

@@ -9,8 +9,7 @@ use arc_swap::ArcSwap;
 use macula_dht::Found;
 use macula_dht::kademlia::{LookupTrace, TableSnapshot};
 use macula_membership::{EventError, Member, Membership};
-use macula_proto::{Contact, Key, Name, NodeId, Realm, Timestamp};
-use macula_pubsub::{Pattern, RouteInfo, SubscribeOptions, Subscription, SubscriptionInfo};
+use macula_proto::{Contact, Key, NodeId, Realm, Timestamp};
 use macula_transport::{PeerInfo, QuicTransport, Transport};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -24,9 +23,8 @@ use crate::config::{Config, ConfigError, Entry, Raw};
 use crate::core::Core;
 use crate::data_dir::DataDir;
 use crate::join::{Joined, Presence};
-use crate::message::Publish;
 use crate::supervisor::{Supervisor, TaskStatus};
-use crate::{Acknowledged, Error, IntoPayload, Published, StartError, thread};
+use crate::{Error, StartError, thread};
 
 /// One node of a mesh. Cheap to clone; all clones are the same node, and when the last goes without
 /// [`shutdown`](Self::shutdown), the node stops without saying goodbye.
@@ -284,117 +282,6 @@ impl Node {
     /// Removes a seed; says whether it was there.
     pub fn remove_seed(&self, addr: &str) -> bool {
         addr.parse().is_ok_and(|seed| self.inner.presence.seeds.lock().remove(&seed))
-    }
-}
-
-/// Publish and subscribe.
-impl Node {
-    /// Subscribes to a topic, or to a pattern: `*` is one segment, `#` zero or more.
-    ///
-    /// # Errors
-    /// [`Error::Pattern`] with the rule that the pattern breaks, or [`Error::Subscribe`].
-    pub async fn subscribe(&self, pattern: &str) -> Result<Subscription, Error> {
-        self.subscribe_in(self.realm(), pattern, SubscribeOptions::default()).await
-    }
-
-    /// As [`subscribe`](Self::subscribe), in a given realm and with options.
-    ///
-    /// ```no_run
-    /// # async fn example(node: macula::Node) -> Result<(), macula::Error> {
-    /// use macula::SubscribeOptions;
-    ///
-    /// let large = SubscribeOptions::default().filter(r#"header.kind == "order" && json.amount > 10"#)?;
-    /// let mut orders = node.subscribe_in(node.realm(), "shop.*", large.group("workers")?).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn subscribe_in(
-        &self,
-        realm: Realm,
-        pattern: &str,
-        options: SubscribeOptions,
-    ) -> Result<Subscription, Error> {
-        let pattern = pattern.parse()?;
-        let pubsub = self.inner.core.pubsub.clone();
-        Ok(self.on_node(async move { pubsub.subscribe(&realm, pattern, options).await }).await??)
-    }
-
-    /// Ends a subscription, and returns once the directory knows. Dropping it does the same in the background.
-    ///
-    /// # Errors
-    /// [`Error::Directory`] if the directory could not be told; the announcement then expires.
-    pub async fn unsubscribe(&self, subscription: Subscription) -> Result<(), Error> {
-        Ok(self.on_node(async move { subscription.unsubscribe().await }).await??)
-    }
-
-    /// Publishes to a topic, and says whom it reached.
-    ///
-    /// # Errors
-    /// [`Error::Name`] with the rule that the topic breaks, [`Error::Codec`], or [`Error::Publish`].
-    pub async fn publish(&self, topic: &str, payload: impl IntoPayload) -> Result<Published, Error> {
-        self.publish_with(Publish::new(topic, payload)?).await
-    }
-
-    /// As [`publish`](Self::publish), with everything that can be said about a message.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn publish_with(&self, message: Publish) -> Result<Published, Error> {
-        let realm = message.realm.unwrap_or_else(|| self.realm());
-        let pubsub = &self.inner.core.pubsub;
-        Ok(pubsub.publish_with(&realm, &message.topic, message.payload, message.options).await?)
-    }
-
-    /// Publishes a message and waits until everybody who subscribes now took it, for at most `within`; says who did. What may
-    /// be lost with a connection is sent again. "Took it" means that the application received the message and dropped it.
-    ///
-    /// ```no_run
-    /// # async fn example(node: macula::Node) -> Result<(), macula::Error> {
-    /// use std::time::Duration;
-    /// use macula::Publish;
-    ///
-    /// let order = Publish::new("shop.web", "three apples")?;
-    /// let acknowledged = node.publish_acknowledged(order, Duration::from_secs(5)).await?;
-    /// for missed in &acknowledged.missed {
-    ///     eprintln!("{}: {}", missed.node, missed.reason);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Publish`]; nothing was sent then. That somebody did not take it is no error.
-    pub async fn publish_acknowledged(
-        &self,
-        message: Publish,
-        within: Duration,
-    ) -> Result<Acknowledged, Error> {
-        let realm = message.realm.unwrap_or_else(|| self.realm());
-        let pubsub = &self.inner.core.pubsub;
-        let Publish { topic, payload, options, .. } = message;
-        Ok(pubsub.publish_acknowledged(&realm, &topic, payload, options, within).await?)
-    }
-
-    /// The live subscriptions.
-    pub fn subscriptions(&self) -> Vec<SubscriptionInfo> {
-        self.inner.core.pubsub.subscriptions()
-    }
-
-    /// The topics that this node published to lately, and who gets them.
-    pub fn topics(&self) -> Vec<RouteInfo> {
-        self.inner.core.pubsub.routes()
-    }
-
-    /// The directory key at which exact subscriptions to a topic are announced.
-    ///
-    /// # Errors
-    /// [`Error::Name`].
-    pub fn topic_key(&self, topic: &str) -> Result<Key, Error> {
-        let topic = Pattern::from(&topic.parse::<Name>()?);
-        Ok(macula_pubsub::announced_at(&self.realm(), &topic))
     }
 }
 

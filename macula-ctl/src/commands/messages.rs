@@ -25,6 +25,9 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
         headers: args.header.iter().cloned().collect(),
         wait_ms: args.wait.map(millis),
     };
+    if args.retain {
+        return super::retained::publish(client, format, &body).await;
+    }
     if args.ack {
         return publish_acknowledged(client, format, body, args.timeout).await;
     }
@@ -32,7 +35,13 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
     if format != Format::Table {
         return output::one(format, &published, String::new);
     }
-    let Published { peers, local, dropped, failed, unnamed, groups: _, unserved } = published;
+    report(&published);
+    Ok(())
+}
+
+/// Says whom a message reached.
+pub(crate) fn report(published: &Published) {
+    let Published { peers, local, dropped, failed, unnamed, groups: _, unserved } = *published;
     output::say(&format!("reached {peers} remote nodes and {local} local subscriptions"));
     for (count, what) in [
         (dropped, "copies were dropped: the queues that they were for are full"),
@@ -44,7 +53,6 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
             output::say(&format!("{count} {what}"));
         }
     }
-    Ok(())
 }
 
 async fn publish_acknowledged(
@@ -96,6 +104,9 @@ pub(crate) async fn subscribe(
             path += &format!("&{name}={}", query(value));
         }
     }
+    if args.retained {
+        path += "&retained=true";
+    }
     let mut events = client.lines(Method::GET, &path).await?;
     let mut left = args.count;
     let told_to_stop = daemon::told_to_stop();
@@ -107,8 +118,21 @@ pub(crate) async fn subscribe(
         };
         match event {
             None => return Err(CliError::stopped()),
-            Some(SubscribeEvent::Subscribed { pattern, .. }) => {
+            Some(SubscribeEvent::Subscribed {
+                pattern, retained, retained_lost, retained_failed, ..
+            }) => {
                 output::say(&format!("subscribed to {pattern}; Ctrl-C ends it"));
+                if args.retained {
+                    output::say(&format!("{retained} retained values"));
+                }
+                for (count, what) in [
+                    (retained_lost, "retained values found no room: see --queue"),
+                    (retained_failed as u64, "look-ups failed or took too long: there may be more values"),
+                ] {
+                    if count > 0 {
+                        output::say(&format!("{count} {what}"));
+                    }
+                }
             }
             Some(SubscribeEvent::Lagged { lost }) => output::say(&format!("{lost} messages lost: too slow")),
             Some(SubscribeEvent::Message(message)) => {
@@ -157,7 +181,7 @@ pub(super) fn input(text: &str) -> Result<Payload, CliError> {
 }
 
 /// A payload as people read it.
-pub(super) fn shown(payload: &Payload) -> String {
+pub(crate) fn shown(payload: &Payload) -> String {
     match (payload.encoding, payload.payload.as_str()) {
         (Encoding::Json, _) | (_, None) => payload.payload.to_string(),
         (Encoding::Text, Some(text)) => text.to_owned(),

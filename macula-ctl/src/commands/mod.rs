@@ -8,6 +8,7 @@ pub(crate) mod inspect;
 pub(crate) mod manage;
 pub(crate) mod messages;
 mod program;
+pub(crate) mod retained;
 pub(crate) mod serve;
 pub(crate) mod start;
 

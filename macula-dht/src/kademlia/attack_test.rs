@@ -66,6 +66,7 @@ fn record_of(secret: &SecretKey, key: Key, value: usize, addr: [u8; 4]) -> wire:
         issued: UNIX,
         ttl: Duration::from_secs(100),
         withdrawn: false,
+        lasting: false,
     };
     SignedRecord::sign(secret, body).envelope().clone()
 }

@@ -16,7 +16,7 @@ pub struct KademliaConfig {
     /// The longest that a lookup waits for one peer before it asks the next one as well. It waits less where peers
     /// usually answer faster. 500 ms.
     pub hedge_max: Duration,
-    /// After this long without an answer a peer counts as failed; dialling is included. 5 s.
+    /// After this long without an answer a peer counts as failed; dialling is included. 3 s: less than a publisher waits for its look-ups.
     pub request_timeout: Duration,
     /// The same for storing a record: the peer has just answered, so it should be quick, and somebody waits. 2 s.
     pub store_timeout: Duration,
@@ -66,7 +66,7 @@ impl Default for KademliaConfig {
             alpha: 3,
             alpha_max: 10,
             hedge_max: Duration::from_millis(500),
-            request_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(3),
             store_timeout: Duration::from_secs(2),
             paths: 1,
             lookup_timeout: Duration::from_secs(15),

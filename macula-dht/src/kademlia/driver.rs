@@ -36,7 +36,7 @@ type Answer<A> = oneshot::Sender<A>;
 /// What the handle asks of the driver.
 #[derive(Debug)]
 pub(super) enum Command {
-    Announce { key: Key, value: Bytes, reply: Answer<Result<Announced, DirectoryError>> },
+    Announce { key: Key, value: Bytes, lasting: bool, reply: Answer<Result<Announced, DirectoryError>> },
     Withdraw { key: Key, reply: Answer<Result<(), DirectoryError>> },
     Find { key: Key, paths: Option<usize>, reply: Answer<Result<Found, DirectoryError>> },
     Nodes { key: Key, reply: Answer<Result<LookupTrace, DirectoryError>> },
@@ -179,9 +179,12 @@ impl<T: Transport> State<T> {
     fn command(&mut self, command: Command) {
         let now = now(&*self.clock);
         match command {
-            Command::Announce { key, value, reply } => {
+            Command::Announce { key, value, lasting, reply } => {
                 let op = self.wait(Waiting::Announce(reply));
-                self.node.announce(now, op, key, value, &mut self.effects);
+                match lasting {
+                    false => self.node.announce(now, op, key, value, &mut self.effects),
+                    true => self.node.announce_lasting(now, op, key, value, &mut self.effects),
+                }
             }
             Command::Withdraw { key, reply } => {
                 let op = self.wait(Waiting::Withdraw(reply));

@@ -65,6 +65,7 @@ fn record(announcer: u8, sequence: u64, withdrawn: bool) -> Arc<SignedRecord> {
         issued: UnixMillis(1),
         ttl: Duration::from_secs(1),
         withdrawn,
+        lasting: false,
     };
     Arc::new(SignedRecord::sign(&secret, body))
 }

@@ -262,6 +262,13 @@ impl Mesh {
         }
     }
 
+    pub(super) fn announce_lasting(&mut self, id: NodeId, key: Key, value: &'static str) {
+        let op = self.op();
+        let value = Bytes::from_static(value.as_bytes());
+        self.with(id, |node, now, out| node.announce_lasting(now, op, key, value, out));
+        assert!(matches!(self.finish(op), Done::Announced(Ok(_))));
+    }
+
     pub(super) fn withdraw(&mut self, id: NodeId, key: Key) -> Result<(), DirectoryError> {
         let op = self.op();
         self.with(id, |node, now, out| node.withdraw(now, op, key, out));

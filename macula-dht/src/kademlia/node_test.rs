@@ -257,6 +257,33 @@ fn records_of_the_dead_expire_and_those_of_the_living_are_republished() {
 }
 
 #[test]
+fn what_lasts_is_found_when_its_announcer_is_gone_until_it_expires() {
+    let mut mesh = Mesh::joined(12, 30);
+    let (dying, finder) = (mesh.ids[20], mesh.ids[3]);
+    mesh.announce(dying, key(1), "usual").unwrap();
+    mesh.announce_lasting(dying, key(2), "lasting");
+    mesh.dead.insert(dying);
+    for id in mesh.ids.clone() {
+        mesh.with(id, |node, now, out| node.peer_lost(now, &dying, out));
+    }
+    assert_eq!(mesh.find(finder, key(1), 1).unwrap().records.len(), 0);
+    assert_eq!(mesh.find(finder, key(2), 1).unwrap().by(&dying).unwrap().value, "lasting");
+    mesh.run_for(seconds(65 * 60));
+    assert_eq!(mesh.find(finder, key(2), 1).unwrap().records.len(), 0);
+}
+
+#[test]
+fn what_lasts_does_so_when_it_is_announced_again_until_it_is_withdrawn() {
+    let mut mesh = Mesh::joined(13, 30);
+    let (announcer, holder) = (mesh.ids[20], mesh.closest(&key(2), 1)[0]);
+    mesh.announce_lasting(announcer, key(2), "lasting");
+    mesh.run_for(seconds(3 * 60 * 60));
+    assert!(mesh.nodes[&holder].store().get(&key(2), &announcer).unwrap().body().lasting);
+    mesh.withdraw(announcer, key(2)).unwrap();
+    assert_eq!(mesh.find(mesh.ids[3], key(2), 1).unwrap().records.len(), 0);
+}
+
+#[test]
 fn a_withdrawal_beats_an_older_record_that_comes_late() {
     let mut mesh = Mesh::joined(10, 25);
     let (announcer, holder) = (mesh.ids[3], mesh.closest(&key(1), 1)[0]);
@@ -283,6 +310,7 @@ fn forged_expired_and_foreign_records_are_refused() {
         issued: mesh.time().unix,
         ttl: seconds(60),
         withdrawn: false,
+        lasting: false,
     };
     let signer = mesh.signer(&secret);
     let sign = |change: &dyn Fn(&mut RecordBody)| {

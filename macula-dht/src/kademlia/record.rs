@@ -33,6 +33,8 @@ pub struct RecordBody {
     pub ttl: Duration,
     /// Takes back what was announced before. It is kept as long as any older record could still be about.
     pub withdrawn: bool,
+    /// It is shown until it expires, also when its announcer is gone.
+    pub lasting: bool,
 }
 
 /// A record whose signature was checked, with the bytes that were signed.
@@ -140,7 +142,9 @@ impl SignedRecord {
     /// Whether users would see a difference to `other`.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let (a, b) = (&self.body, &other.body);
-        a.withdrawn == b.withdrawn && a.value == b.value && a.announcer == b.announcer
+        (a.withdrawn, a.lasting) == (b.withdrawn, b.lasting)
+            && a.value == b.value
+            && a.announcer == b.announcer
     }
 }
 
@@ -154,6 +158,7 @@ impl RecordBody {
             issued_unix_ms: self.issued.0,
             ttl_ms: u32::try_from(self.ttl.as_millis()).unwrap_or(u32::MAX),
             withdrawn: self.withdrawn,
+            lasting: self.lasting,
         }
     }
 
@@ -173,6 +178,7 @@ impl RecordBody {
             issued: UnixMillis(message.issued_unix_ms),
             ttl,
             withdrawn: message.withdrawn,
+            lasting: message.lasting,
         })
     }
 }
@@ -192,6 +198,7 @@ mod tests {
             issued: UnixMillis(1_000_000),
             ttl: Duration::from_mins(1),
             withdrawn: false,
+            lasting: true,
         }
     }
 

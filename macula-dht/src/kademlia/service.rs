@@ -239,7 +239,11 @@ impl<T: Transport> Kademlia<T> {
 
 impl<T: Transport> Directory for Kademlia<T> {
     async fn announce(&self, key: Key, value: Bytes) -> Result<Announced, DirectoryError> {
-        self.ask(|reply| Command::Announce { key, value, reply }).await?
+        self.ask(|reply| Command::Announce { key, value, lasting: false, reply }).await?
+    }
+
+    async fn announce_lasting(&self, key: Key, value: Bytes) -> Result<Announced, DirectoryError> {
+        self.ask(|reply| Command::Announce { key, value, lasting: true, reply }).await?
     }
 
     async fn withdraw(&self, key: Key) -> Result<(), DirectoryError> {

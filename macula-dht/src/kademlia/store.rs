@@ -212,12 +212,16 @@ impl Store {
         shelf.into_iter().flat_map(|shelf| shelf.records.values().map(|held| &held.record))
     }
 
-    /// All records at a key whose announcers are not gone, in order of announcer.
+    /// All records at a key whose announcers are not gone, and those that last, in order of announcer.
     pub fn shown_at(&self, key: &Key) -> impl Iterator<Item = &Arc<SignedRecord>> {
-        self.at(key).filter(|record| !self.gone.contains(&record.body().announcer.id))
+        self.at(key).filter(|record| {
+            let body = record.body();
+            body.lasting || !self.gone.contains(&body.announcer.id)
+        })
     }
 
-    /// An announcer is gone: what it announced is kept, but not shown, until it expires or the announcer is back.
+    /// An announcer is gone: what it announced is kept, but not shown, until it expires or the announcer is back. What lasts is
+    /// shown.
     pub fn hide(&mut self, announcer: &NodeId) {
         if self.per_announcer.contains_key(announcer) {
             self.gone.insert(*announcer);

@@ -31,6 +31,7 @@ fn body(key: Key, announcer: u8, sequence: u64) -> RecordBody {
         issued: UNIX,
         ttl: Duration::from_secs(100),
         withdrawn: false,
+        lasting: false,
     }
 }
 

@@ -35,6 +35,25 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a record is signed anew because a holder has a newer one of this node's (from a life with another clock).
 const OVERTAKES_MAX: u32 = 3;
 
+/// What an own record says about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Usual,
+    /// It is shown when this node is gone, too.
+    Lasting,
+    Withdrawal,
+}
+
+impl Kind {
+    const fn of(body: &RecordBody) -> Self {
+        match (body.withdrawn, body.lasting) {
+            (true, _) => Self::Withdrawal,
+            (false, true) => Self::Lasting,
+            (false, false) => Self::Usual,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Own {
     pub(super) record: Arc<SignedRecord>,
@@ -71,12 +90,21 @@ pub(super) struct Storing {
 impl Node {
     /// Announces `value` at `key` in this node's name, and keeps it announced. Ends in [`Done::Announced`].
     pub fn announce(&mut self, now: Now, op: Op, key: Key, value: Bytes, out: &mut Vec<Effect>) {
+        self.announce_as(Kind::Usual, now, op, key, value, out);
+    }
+
+    /// The same; it is shown until it expires, also when this node is gone.
+    pub fn announce_lasting(&mut self, now: Now, op: Op, key: Key, value: Bytes, out: &mut Vec<Effect>) {
+        self.announce_as(Kind::Lasting, now, op, key, value, out);
+    }
+
+    fn announce_as(&mut self, kind: Kind, now: Now, op: Op, key: Key, value: Bytes, out: &mut Vec<Effect>) {
         if value.len() > VALUE_BYTES_MAX {
             let error = DirectoryError::ValueTooLarge { bytes: value.len(), bytes_max: VALUE_BYTES_MAX };
             out.push(Effect::Done { op, outcome: Done::Announced(Err(error)) });
             return;
         }
-        self.put_own(now, key, value, false, Some(op), out);
+        self.put_own(now, key, value, kind, Some(op), out);
     }
 
     /// Takes back what was announced at `key`. Ends in [`Done::Withdrawn`].
@@ -85,7 +113,7 @@ impl Node {
             out.push(Effect::Done { op, outcome: Done::Withdrawn(Ok(())) });
             return;
         }
-        self.put_own(now, key, Bytes::new(), true, Some(op), out);
+        self.put_own(now, key, Bytes::new(), Kind::Withdrawal, Some(op), out);
     }
 
     /// An own record is due: signed anew if it is old, and stored where it belongs now.
@@ -104,7 +132,7 @@ impl Node {
         let moved = record.body().announcer != self.local;
         let is_old = record.body().ttl - left >= self.config.republish_interval * 3 / 4;
         if !record.body().withdrawn && (is_old || moved) {
-            self.put_own(now, key, record.body().value.clone(), false, None, out);
+            self.put_own(now, key, record.body().value.clone(), Kind::of(record.body()), None, out);
         } else {
             self.store_own(now, record, None, false, 0, out);
         }
@@ -214,11 +242,11 @@ impl Node {
         now: Now,
         key: Key,
         value: Bytes,
-        withdrawn: bool,
+        kind: Kind,
         op: Option<Op>,
         out: &mut Vec<Effect>,
     ) {
-        let record = self.sign(now, key, value, withdrawn);
+        let record = self.sign(now, key, value, kind);
         let before = self.own.get(&key).map(|own| own.record.clone());
         let is_changed = before.is_none_or(|before| !before.says_the_same(&record));
         let fresh = || Own {
@@ -277,7 +305,7 @@ impl Node {
         self.start(now, goal, hints, GoalIs::Announce { storing: id, background: op.is_none() }, out);
     }
 
-    fn sign(&mut self, now: Now, key: Key, value: Bytes, withdrawn: bool) -> Arc<SignedRecord> {
+    fn sign(&mut self, now: Now, key: Key, value: Bytes, kind: Kind) -> Arc<SignedRecord> {
         // The wall clock's milliseconds go on growing over restarts; within one life no number comes twice.
         self.last_sequence = now.unix.0.max(self.last_sequence.saturating_add(1));
         let body = RecordBody {
@@ -287,7 +315,8 @@ impl Node {
             sequence: self.last_sequence,
             issued: now.unix,
             ttl: self.config.record_ttl.clamp(Duration::from_millis(1), TTL_MAX),
-            withdrawn,
+            withdrawn: kind == Kind::Withdrawal,
+            lasting: kind == Kind::Lasting,
         };
         Arc::new(SignedRecord::sign(&*self.signer, body))
     }
@@ -332,7 +361,7 @@ impl Node {
     /// Signs again with a higher number than what is out there.
     fn overtake(&mut self, now: Now, storing: Storing, out: &mut Vec<Effect>) {
         let body = storing.record.body();
-        let record = self.sign(now, body.key, body.value.clone(), body.withdrawn);
+        let record = self.sign(now, body.key, body.value.clone(), Kind::of(body));
         if let Some(own) = self.own.get_mut(&body.key) {
             own.record = record.clone();
         }
