@@ -36,7 +36,8 @@ pub struct RpcConfig {
     /// Room for kept answers and the requests to them, in bytes. Default 8 MiB; an answer that takes more than an eighth of
     /// it is not kept.
     pub answers_bytes_max: usize,
-    /// How long an answer is kept at most, whatever its provider says. Default 1 h.
+    /// How long an answer is kept at most, whatever its provider says: one that lies is believed for no longer. Default
+    /// 5 min.
     pub answers_age_max: Duration,
     /// For how long a provider that failed is chosen after the others. Default 1 s, doubled with each failure in a row.
     pub penalty: Duration,
@@ -62,7 +63,7 @@ impl Default for RpcConfig {
             caching: Caching::On,
             answers_max: 1024,
             answers_bytes_max: 8 * 1024 * 1024,
-            answers_age_max: Duration::from_secs(3600),
+            answers_age_max: Duration::from_secs(300),
             penalty: Duration::from_secs(1),
             penalty_max: Duration::from_secs(30),
             seed: 0,

@@ -1,5 +1,6 @@
 //! A transport that counts what passes through it, and has something happen at one of these points.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,19 +24,23 @@ pub(crate) type Stall = Option<Duration>;
 #[derive(Default)]
 pub(crate) struct Points {
     passed: AtomicUsize,
-    planned: Mutex<Option<(usize, Action)>>,
+    planned: Mutex<BTreeMap<usize, Action>>,
 }
 
 impl Points {
-    /// From now on points are counted, and at the `nth` (from zero) this happens.
-    pub(crate) fn plan(&self, nth: usize, action: Action) {
+    /// From now on points are counted.
+    pub(crate) fn count(&self) {
         self.passed.store(0, Ordering::Relaxed);
-        *self.planned.lock() = Some((nth, action));
     }
 
-    /// Whether what was planned has happened.
-    pub(crate) fn happened(&self) -> bool {
-        self.planned.lock().is_none()
+    /// At the `nth` point (from zero) this happens.
+    pub(crate) fn plan(&self, nth: usize, action: Action) {
+        self.planned.lock().insert(nth, action);
+    }
+
+    /// How much of what was planned has not happened.
+    pub(crate) fn left(&self) -> usize {
+        self.planned.lock().len()
     }
 
     /// A point that is about `peer`.
@@ -51,14 +56,8 @@ impl Points {
     /// The same where nobody can wait.
     fn pass_now(&self, peer: NodeId) -> Option<Stall> {
         let nth = self.passed.fetch_add(1, Ordering::Relaxed);
-        let action = {
-            let mut planned = self.planned.lock();
-            if planned.as_ref().is_none_or(|(at, _)| *at != nth) {
-                return None;
-            }
-            planned.take()
-        };
-        action.map(|(_, action)| action(peer))
+        let action = self.planned.lock().remove(&nth);
+        action.map(|action| action(peer))
     }
 }
 

@@ -145,6 +145,26 @@ mod tests {
     }
 
     #[test]
+    fn equals_share_evenly_under_every_strategy() {
+        let mut rng = StdRng::seed_from_u64(11);
+        let equals: Vec<_> = (0..4).map(candidate).collect();
+        // A fifth that is worse in every way gets nothing.
+        let worse = Candidate { rtt: Some(Duration::from_secs(1)), load: 9, penalised: true, ..candidate(4) };
+        let near = |c: &Candidate| Candidate { rtt: Some(Duration::from_millis(3)), ..c.clone() };
+        let candidates: Vec<_> = equals.iter().map(near).chain([worse]).collect();
+        for strategy in ALL {
+            let mut counts = [0u32; 5];
+            for turn in 0..4000 {
+                counts[first(strategy, &candidates, turn, &mut rng) as usize] += 1;
+            }
+            // Five standard deviations; taking turns is exact.
+            let tolerance = if strategy == Strategy::RoundRobin { 1 } else { 137 };
+            assert!(counts[..4].iter().all(|n| n.abs_diff(1000) < tolerance), "{strategy:?}: {counts:?}");
+            assert_eq!(counts[4], 0, "{strategy:?}");
+        }
+    }
+
+    #[test]
     fn local_first_nearest_and_least_loaded_put_theirs_first() {
         let mut rng = StdRng::seed_from_u64(3);
         let near = Candidate { rtt: Some(Duration::from_millis(2)), load: 5, ..candidate(1) };

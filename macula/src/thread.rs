@@ -259,6 +259,7 @@ fn core_config(config: &Config, seed: u64, handlers_on: Option<Handle>) -> Resul
     let rpc = RpcConfig {
         timeout: config.rpc.default_timeout,
         strategy: config.rpc.routing_strategy.into(),
+        answers_age_max: config.rpc.cache_age_max,
         answers_bytes_max: config.rpc.cache_bytes_max,
         seed: seed.wrapping_add(4),
         handlers_on,

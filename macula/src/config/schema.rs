@@ -233,6 +233,9 @@ schema! {
         /// same request without asking anybody. Providers say so for each procedure; no other answers are ever kept.
         cache_enabled: bool = Kind::Flag, Some("true"), Change::Live;
 
+        /// How long an answer is kept at most, whatever its provider says: one that lies is believed for no longer.
+        cache_age_max: Duration = span(ms(1), DAY), Some("5m"), LAYER;
+
         /// Room for kept answers and the requests to them; the least recently used go first.
         cache_bytes_max: usize = count(0, 1 << 30, "bytes"), Some("8388608"), LAYER;
 
