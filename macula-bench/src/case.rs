@@ -10,6 +10,8 @@ pub(crate) struct Case {
     pub(crate) payload: usize,
     /// The curve that this is a point of.
     pub(crate) curve: Option<Curve>,
+    /// Nodes live on threads of their own, as by default, and not on that of the program, as raw QUIC here does.
+    pub(crate) own_thread: bool,
 }
 
 /// What the source does.
@@ -70,9 +72,12 @@ impl Case {
             Load::Call { in_flight } => format!("call, {in_flight} in flight"),
             Load::Idle => return "idle node".into(),
         };
+        let shape = if self.own_thread { ", own thread" } else { "" };
         match self.payload {
-            bytes if bytes >= 1024 && bytes.is_multiple_of(1024) => format!("{load}, {} KiB", bytes / 1024),
-            bytes => format!("{load}, {bytes} B"),
+            bytes if bytes >= 1024 && bytes.is_multiple_of(1024) => {
+                format!("{load}, {} KiB{shape}", bytes / 1024)
+            }
+            bytes => format!("{load}, {bytes} B{shape}"),
         }
     }
 
@@ -88,11 +93,20 @@ impl Case {
 }
 
 const fn publish(subscribers: usize, topics: usize, idle_subscriptions: usize, payload: usize) -> Case {
-    Case { load: Load::Publish { subscribers, topics, idle_subscriptions }, payload, curve: None }
+    Case {
+        load: Load::Publish { subscribers, topics, idle_subscriptions },
+        payload,
+        curve: None,
+        own_thread: false,
+    }
 }
 
 const fn call(in_flight: usize, payload: usize) -> Case {
-    Case { load: Load::Call { in_flight }, payload, curve: None }
+    Case { load: Load::Call { in_flight }, payload, curve: None, own_thread: false }
+}
+
+const fn own_thread(case: Case) -> Case {
+    Case { own_thread: true, ..case }
 }
 
 /// The cases of a short run, or of a full one.
@@ -106,7 +120,11 @@ pub(crate) fn all(full: bool) -> Vec<Case> {
         publish(4, 1, 0, 256),
         call(1, 64),
         call(64, 64),
-        Case { load: Load::Idle, payload: 0, curve: None },
+        own_thread(publish(1, 1, 0, 256)),
+        own_thread(publish(4, 1, 0, 256)),
+        own_thread(call(1, 64)),
+        own_thread(call(64, 64)),
+        Case { load: Load::Idle, payload: 0, curve: None, own_thread: true },
     ];
     if full {
         let on = |curve, case| Case { curve: Some(curve), ..case };
@@ -130,6 +148,7 @@ mod tests {
         assert_eq!(publish(1, 10, 0, 8192).name(), "publish 1→1, 10 topics, 8 KiB");
         assert_eq!(publish(1, 1, 100, 256).name(), "publish 1→1, 100 idle subscriptions, 256 B");
         assert_eq!(call(64, 64).name(), "call, 64 in flight, 64 B");
+        assert_eq!(own_thread(call(1, 64)).name(), "call, 1 in flight, 64 B, own thread");
     }
 
     #[test]

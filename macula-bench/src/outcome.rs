@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn rates_count_what_arrived_and_the_rest_is_lost() {
         let load = Load::Publish { subscribers: 2, topics: 1, idle_subscriptions: 0 };
-        let case = Case { load, payload: 16, curve: None };
+        let case = Case { load, payload: 16, curve: None, own_thread: false };
         let source = SourceDid { sent: 100, cpu_seconds: 0.5, ..SourceDid::default() };
         let sink =
             |received, seconds| SinkSaw { received, seconds, cpu_seconds: 0.25, memory_bytes: received };

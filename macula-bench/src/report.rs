@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn ratios_are_of_neighbouring_runs() {
-        let case = Case { load: Load::Call { in_flight: 1 }, payload: 16, curve: None };
+        let case = Case { load: Load::Call { in_flight: 1 }, payload: 16, curve: None, own_thread: false };
         let run = |rate| Outcome { rate, ..Outcome::default() };
         // The machine became half as fast in the middle.
         let pairs = [(100.0, 200.0), (50.0, 100.0), (50.0, 100.0)];

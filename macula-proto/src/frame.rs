@@ -177,7 +177,24 @@ impl Frame {
     /// # Errors
     /// [`ProtoError::HeaderTooLong`] or [`ProtoError::PayloadTooLong`] past the limits.
     pub fn new(kind: FrameKind, header: &impl Message, payload: Bytes) -> Result<Self, ProtoError> {
-        let header_len = header.encoded_len();
+        Self::encode(kind, header.encoded_len(), payload, |head| header.encode_raw(head))
+    }
+
+    /// The same, of a header that is encoded already and given in parts.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_header(kind: FrameKind, parts: &[&[u8]], payload: Bytes) -> Result<Self, ProtoError> {
+        let header_len = parts.iter().map(|part| part.len()).sum();
+        Self::encode(kind, header_len, payload, |head| parts.iter().for_each(|part| head.put_slice(part)))
+    }
+
+    fn encode(
+        kind: FrameKind,
+        header_len: usize,
+        payload: Bytes,
+        put_header: impl FnOnce(&mut BytesMut),
+    ) -> Result<Self, ProtoError> {
         if header_len > HEADER_BYTES_MAX {
             return Err(ProtoError::HeaderTooLong(header_len as u64));
         }
@@ -191,7 +208,7 @@ impl Frame {
         varint::put(&mut head, body);
         varint::put(&mut head, u64::from(kind.0));
         varint::put(&mut head, header_len as u64);
-        header.encode_raw(&mut head);
+        put_header(&mut head);
         Ok(Self { kind, head: head.freeze(), header_at, payload })
     }
 

@@ -135,3 +135,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_header_in_parts_makes_the_same_frame() {
+    let header = LaneOpen { lane: 300 };
+    let (encoded, payload) = (header.encode_to_vec(), Bytes::from_static(b"payload"));
+    let (front, back) = encoded.split_at(1);
+    let whole = Frame::new(FrameKind::PUBLISH, &header, payload.clone()).unwrap();
+    assert_eq!(Frame::with_header(FrameKind::PUBLISH, &[front, back], payload).unwrap(), whole);
+    let long = vec![0; HEADER_BYTES_MAX];
+    let refused = Frame::with_header(FrameKind::PUBLISH, &[&long, &[0]], Bytes::new());
+    assert_eq!(refused.unwrap_err(), ProtoError::HeaderTooLong(HEADER_BYTES_MAX as u64 + 1));
+}

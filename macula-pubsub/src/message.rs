@@ -238,9 +238,19 @@ impl Content {
         self.encode(wait, scope, Some(number))
     }
 
+    /// The header for whoever wants the topic, without regard to groups.
+    pub(crate) fn to_header(&self, wait: Duration) -> wire::Publish {
+        self.header(wait, &Scope::default(), None)
+    }
+
     fn encode(&self, wait: Duration, scope: &Scope, number: Option<Number>) -> Result<Frame, PayloadError> {
+        let header = self.header(wait, scope, number);
+        Frame::new(FrameKind::PUBLISH, &header, self.payload.bytes.clone()).map_err(PayloadError::Frame)
+    }
+
+    fn header(&self, wait: Duration, scope: &Scope, number: Option<Number>) -> wire::Publish {
         let headers = self.payload.headers.iter();
-        let header = wire::Publish {
+        wire::Publish {
             realm: self.realm.to_wire(),
             topic: self.topic.to_string(),
             publisher: Bytes::new(),
@@ -254,8 +264,7 @@ impl Content {
             handed_over: scope.handed_over,
             acknowledge: number.map_or(0, |Number(number)| number),
             retained: self.retained_as,
-        };
-        Frame::new(FrameKind::PUBLISH, &header, self.payload.bytes.clone()).map_err(PayloadError::Frame)
+        }
     }
 }
 

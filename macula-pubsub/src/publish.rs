@@ -14,6 +14,7 @@ use crate::local::{Delivery, LocalTable, Subscriber};
 use crate::message::Content;
 use crate::metrics::{DropReason, FilterPlace};
 use crate::pubsub::{Inner, PubSub};
+use crate::quick::Quick;
 use crate::reading::Chosen;
 use crate::route::Order;
 use crate::{Payload, PayloadError, PublishError, PublishOptions};
@@ -51,8 +52,8 @@ struct Audience<'a> {
 
 /// A message on its way.
 #[derive(Default)]
-struct Departure {
-    published: Published,
+pub(crate) struct Departure {
+    pub(crate) published: Published,
     delivery: Delivery,
     waiting: Vec<Waiting>,
     /// Groups whose first node could not be given it.
@@ -69,7 +70,7 @@ struct Picked {
 }
 
 /// A copy that could not leave at once.
-struct Waiting {
+pub(crate) struct Waiting {
     what_for: WaitsFor,
     outcome: oneshot::Receiver<Sent>,
     /// The groups that it is for.
@@ -95,13 +96,26 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     ) -> Result<Published, PublishError> {
         let inner = &self.inner;
         inner.may_publish(realm, topic, &payload)?;
-        inner.publish(inner.content(realm, topic, payload), options).await
+        let route = inner.routes.get(realm, topic, inner.clock.now(), &inner.metrics);
+        match inner.publish_quickly(&route, payload, options) {
+            Quick::Done(published) => Ok(published),
+            // Boxed, so that who publishes quickly does not carry its state.
+            Quick::Waits(departure) => Ok(Box::pin(inner.settle(departure, options)).await),
+            Quick::NotPlain(payload) => {
+                Box::pin(inner.publish(inner.content(realm, topic, payload), options)).await
+            }
+        }
     }
 }
 
 impl Departure {
+    /// Whether nothing of it waits.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Notes what became of a copy that is also for these groups.
-    fn add(&mut self, offered: Offered, picks: Vec<Pick>) {
+    pub(crate) fn add(&mut self, offered: Offered, picks: Vec<Pick>) {
         match offered {
             Offered::Sent => {
                 self.published.peers += 1;
@@ -249,12 +263,12 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         addressed.there.values().map(copy).collect()
     }
 
-    fn offer(&self, link: &Arc<Link>, frame: Frame, options: PublishOptions) -> Offered {
+    pub(crate) fn offer(&self, link: &Arc<Link>, frame: Frame, options: PublishOptions) -> Offered {
         link.offer(frame, !options.wait.is_zero(), &self.transport, &self.tasks)
     }
 
     /// Waits for what had to wait, and counts.
-    async fn settle(&self, departure: Departure, options: PublishOptions) -> Published {
+    pub(crate) async fn settle(&self, departure: Departure, options: PublishOptions) -> Published {
         let Departure { mut published, delivery, waiting, mut refused, content } = departure;
         let (before, now) = (published, Instant::now());
         for Waiting { what_for, outcome, picks } in waiting {
@@ -354,7 +368,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
     }
 
     /// Counts what became of copies to peers since `before`.
-    fn count_copies(&self, before: &Published, now: &Published) {
+    pub(crate) fn count_copies(&self, before: &Published, now: &Published) {
         self.metrics.sent.inc_by((now.peers - before.peers) as u64);
         self.metrics.drop_copies(DropReason::PeerFull, (now.dropped - before.dropped) as u64);
         self.metrics.drop_copies(DropReason::PeerFailed, (now.failed - before.failed) as u64);

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::interest;
 use crate::link::{Link, LinkLimits};
 use crate::metrics::PubSubMetrics;
+use crate::quick::Template;
 use crate::reading::{self, Reading};
 
 /// The part of a full cache that goes at once, so that finding the oldest costs little per topic.
@@ -64,6 +65,10 @@ pub(crate) struct Route {
 pub(crate) struct Order {
     pub(crate) last_sequence: u64,
     retired: bool,
+    /// What the last plain message's header looked like.
+    pub(crate) template: Option<Template>,
+    /// As of this generation of the local table, this node has no subscriber of its own.
+    pub(crate) alone_at: Option<u64>,
 }
 
 /// A cached topic, for operators.
@@ -115,7 +120,7 @@ impl<D: Directory> Routes<D> {
     ) -> Arc<Route> {
         let name = (realm.clone(), topic.clone());
         if let Some(route) = self.cache.get(&name) {
-            route.used.store(nanos(now), Ordering::Relaxed);
+            route.touch(now);
             return route.clone();
         }
         let made = Arc::new(self.make(realm, topic, now));
@@ -183,7 +188,7 @@ impl<D: Directory> Routes<D> {
             topic: topic.clone(),
             watches: keys.into_iter().map(|key| self.watch(key)).collect(),
             reading: ArcSwapOption::empty(),
-            order: Mutex::new(Order { last_sequence: 0, retired: false }),
+            order: Mutex::new(Order { last_sequence: 0, retired: false, template: None, alone_at: None }),
             used: AtomicU64::new(nanos(now)),
             complete: AtomicBool::new(false),
         }
@@ -291,6 +296,24 @@ impl Route {
         }
         self.complete.store(failed == 0 && !alone, Ordering::Release);
         failed
+    }
+
+    pub(crate) const fn realm(&self) -> &Realm {
+        &self.realm
+    }
+
+    pub(crate) const fn topic(&self) -> &Name {
+        &self.topic
+    }
+
+    /// Whether it is known who subscribes, and the route stands.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.complete.load(Ordering::Acquire) && !self.order.lock().retired
+    }
+
+    /// Notes that it was used.
+    pub(crate) fn touch(&self, now: Timestamp) {
+        self.used.store(nanos(now), Ordering::Relaxed);
     }
 
     fn unnamed(&self) -> usize {

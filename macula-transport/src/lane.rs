@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::LaneError;
+use crate::batch::Batch;
 
 /// Which of a peer's lanes. Frames of one lane stay in order; lanes do not wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,13 +29,15 @@ impl LaneId {
 /// Makes the queue of one lane. It takes frames until it holds `bytes_max` bytes (a single larger frame is
 /// taken when it is empty).
 pub fn lane_queue(bytes_max: usize) -> (LaneSender, LaneQueue) {
-    let shared = Arc::new(Shared {
-        state: Mutex::new(State { frames: VecDeque::new(), bytes: 0, closed: false }),
-        bytes_max,
-        filled: Notify::new(),
-        drained: Notify::new(),
-    });
+    let shared = Shared::new(bytes_max, Queued::Whole(VecDeque::new()));
     (LaneSender { shared: shared.clone() }, LaneQueue { shared })
+}
+
+/// The same, for a writer that takes bytes: small frames are copied together as they come, by whoever sends them. So a
+/// frame's memory is given back where it was taken, and the writer's thread touches it no more.
+pub(crate) fn batched_lane_queue(bytes_max: usize) -> (LaneSender, BatchQueue) {
+    let shared = Shared::new(bytes_max, Queued::Batched(Batch::default()));
+    (LaneSender { shared: shared.clone() }, BatchQueue { shared })
 }
 
 /// The sending end of a lane; cheap to clone.
@@ -52,6 +55,12 @@ pub struct LaneQueue {
     shared: Arc<Shared>,
 }
 
+/// The draining end of a lane whose frames are batched. Dropping it closes the lane.
+#[derive(Debug)]
+pub(crate) struct BatchQueue {
+    shared: Arc<Shared>,
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -64,9 +73,32 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    frames: VecDeque<Frame>,
+    queued: Queued,
+    /// Of all frames that are queued; none has less than one.
     bytes: usize,
     closed: bool,
+}
+
+#[derive(Debug)]
+enum Queued {
+    Whole(VecDeque<Frame>),
+    Batched(Batch),
+}
+
+impl Shared {
+    fn new(bytes_max: usize, queued: Queued) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State { queued, bytes: 0, closed: false }),
+            bytes_max,
+            filled: Notify::new(),
+            drained: Notify::new(),
+        })
+    }
+
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.drained.notify_waiters();
+    }
 }
 
 impl LaneSender {
@@ -104,12 +136,15 @@ impl LaneSender {
             return Err(LaneError::Closed(frame));
         }
         let bytes = state.bytes + frame.wire_len();
-        if bytes > self.shared.bytes_max && !state.frames.is_empty() {
+        if bytes > self.shared.bytes_max && state.bytes > 0 {
             return Err(LaneError::Full(frame));
         }
+        let was_empty = state.bytes == 0;
         state.bytes = bytes;
-        state.frames.push_back(frame);
-        let was_empty = state.frames.len() == 1;
+        match &mut state.queued {
+            Queued::Whole(frames) => frames.push_back(frame),
+            Queued::Batched(batch) => batch.push(frame),
+        }
         drop(state);
         if was_empty {
             self.shared.filled.notify_one();
@@ -133,8 +168,9 @@ impl LaneQueue {
     /// Moves what is there into `batch` without waiting; returns how many frames.
     pub fn take(&mut self, batch: &mut Vec<Frame>) -> usize {
         let mut state = self.shared.state.lock();
-        let taken = state.frames.len();
-        batch.extend(state.frames.drain(..));
+        let Queued::Whole(frames) = &mut state.queued else { return 0 };
+        let taken = frames.len();
+        batch.extend(frames.drain(..));
         state.bytes = 0;
         drop(state);
         if taken > 0 {
@@ -145,13 +181,49 @@ impl LaneQueue {
 
     /// Takes no more frames; what is queued can still be taken. Senders see [`LaneError::Closed`].
     pub fn close(&mut self) {
-        self.shared.state.lock().closed = true;
-        self.shared.drained.notify_waiters();
+        self.shared.close();
     }
 
     /// Whether nothing waits to be written.
     pub fn is_empty(&self) -> bool {
-        self.shared.state.lock().frames.is_empty()
+        self.shared.state.lock().bytes == 0
+    }
+}
+
+impl BatchQueue {
+    /// Waits for frames, and takes all of them.
+    pub(crate) async fn next(&mut self) -> Batch {
+        loop {
+            let batch = self.take();
+            if !batch.is_empty() {
+                return batch;
+            }
+            self.shared.filled.notified().await;
+        }
+    }
+
+    /// Takes what is there without waiting.
+    pub(crate) fn take(&mut self) -> Batch {
+        let mut state = self.shared.state.lock();
+        let Queued::Batched(batch) = &mut state.queued else { return Batch::default() };
+        let taken = std::mem::take(batch);
+        state.bytes = 0;
+        drop(state);
+        if !taken.is_empty() {
+            self.shared.drained.notify_waiters();
+        }
+        taken
+    }
+
+    /// Takes no more frames; what is queued can still be taken.
+    pub(crate) fn close(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl Drop for BatchQueue {
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 

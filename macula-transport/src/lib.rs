@@ -63,6 +63,7 @@
 //!
 //! This crate must not know about topics, SWIM or procedures: to it, a frame is a kind and some bytes.
 
+mod batch;
 mod book;
 mod clock;
 #[cfg(feature = "testing")]

@@ -103,12 +103,17 @@ impl TransportMetrics {
 
     /// A frame of `bytes` bytes was handed to the network.
     pub fn sent(&self, kind: FrameKind, bytes: usize) {
-        self.sent.count(kind, bytes);
+        self.sent.count(kind, 1, bytes);
+    }
+
+    /// So many frames of one kind were, `bytes` bytes in all.
+    pub fn sent_many(&self, kind: FrameKind, frames: u64, bytes: usize) {
+        self.sent.count(kind, frames, bytes);
     }
 
     /// A frame of `bytes` bytes arrived.
     pub fn received(&self, kind: FrameKind, bytes: usize) {
-        self.received.count(kind, bytes);
+        self.received.count(kind, 1, bytes);
     }
 
     /// A handshake (hello included) ended; `dialled` says which side this node was on.
@@ -156,11 +161,11 @@ impl TransportMetrics {
 }
 
 impl Traffic {
-    fn count(&self, kind: FrameKind, bytes: usize) {
+    fn count(&self, kind: FrameKind, frames: u64, bytes: usize) {
         self.bytes.inc_by(bytes as u64);
         match self.by_kind.0.get(kind.0 as usize) {
-            Some(slot) => slot.get_or_init(|| self.counter(kind.to_string())).inc(),
-            None => self.counter("other".into()).inc(),
+            Some(slot) => slot.get_or_init(|| self.counter(kind.to_string())).inc_by(frames),
+            None => self.counter("other".into()).inc_by(frames),
         };
     }
 

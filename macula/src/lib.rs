@@ -106,7 +106,7 @@ pub use macula_rpc::{
     ResultStream, Strategy,
 };
 pub use macula_transport::{BindError, PeerInfo, TransportError};
-pub use message::{Decode, Publish, reply};
+pub use message::{Decode, Publish, Publisher, reply};
 pub use node::{Health, Node};
 pub use payload::{CodecError, FromPayload, IntoPayload, Json, MsgPack, Protobuf};
 

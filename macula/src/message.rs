@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use macula_dht::Kademlia;
 use macula_proto::{Name, Realm};
-use macula_pubsub::{Message, Payload, PublishOptions};
+use macula_pubsub::{Message, Payload, PublishOptions, Published};
 use macula_rpc::{Call, HandlerError, Reply};
+use macula_transport::QuicTransport;
 
 use crate::payload::CodecError;
 use crate::{Error, FromPayload, IntoPayload};
@@ -51,6 +53,44 @@ impl Publish {
     pub const fn wait(mut self, wait: Duration) -> Self {
         self.options.wait = wait;
         self
+    }
+}
+
+/// A topic to publish to often: see [`Node::publisher`](crate::Node::publisher).
+#[derive(Debug)]
+pub struct Publisher {
+    inner: macula_pubsub::Publisher<QuicTransport, Kademlia<QuicTransport>>,
+    options: PublishOptions,
+}
+
+impl Publisher {
+    pub(crate) fn new(inner: macula_pubsub::Publisher<QuicTransport, Kademlia<QuicTransport>>) -> Self {
+        Self { inner, options: PublishOptions::default() }
+    }
+
+    /// As [`Publish::wait`], for each message.
+    #[must_use]
+    pub const fn wait(mut self, wait: Duration) -> Self {
+        self.options.wait = wait;
+        self
+    }
+
+    /// Publishes one message, and says whom it reached.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] or [`Error::Publish`].
+    pub async fn publish(&self, payload: impl IntoPayload) -> Result<Published, Error> {
+        let (bytes, content_type) = payload.into_payload()?;
+        let mut payload = Payload::new(bytes);
+        if !content_type.is_empty() {
+            payload = payload.content_type(content_type);
+        }
+        Ok(self.inner.publish(payload, self.options).await?)
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        self.inner.topic().as_str()
     }
 }
 

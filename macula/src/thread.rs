@@ -35,6 +35,9 @@ const BOOK_NODES_MAX: usize = 65_536;
 /// Without a configured port, so many are tried from the default one on.
 const PORTS_TRIED: u16 = 100;
 
+/// Without a shutdown, and without a thread that could just end, tasks may take so long to stop.
+const STOP: Duration = Duration::from_secs(1);
+
 /// What is left on the runtime when the node is down may take so long to end.
 const LEFTOVERS: Duration = Duration::from_millis(200);
 
@@ -43,16 +46,21 @@ pub(crate) struct Extras {
     /// Whether identity and peers are kept in the data directory.
     pub(crate) kept: bool,
     pub(crate) gate: Arc<dyn Gate>,
+    /// Whether the node lives on the runtime that starts it, and has no thread of its own.
+    pub(crate) here: bool,
 }
 
 impl Extras {
     pub(crate) fn kept() -> Self {
-        Self { kept: true, gate: Arc::new(AllowAll) }
+        Self { kept: true, gate: Arc::new(AllowAll), here: false }
     }
 }
 
 /// Starts the thread and waits until the node is up.
 pub(crate) async fn start(config: Config, extras: Extras) -> Result<Node, StartError> {
+    if extras.here {
+        return start_here(config, extras);
+    }
     let (ready, is_ready) = oneshot::channel();
     let handlers_on = Handle::try_current().ok();
     let name = format!("macula-{}", config.node.name);
@@ -60,6 +68,22 @@ pub(crate) async fn start(config: Config, extras: Extras) -> Result<Node, StartE
     thread::Builder::new().name(name).spawn(body).map_err(StartError::Thread)?;
     let died = || StartError::Thread(io::Error::other("the node's thread died while starting"));
     is_ready.await.unwrap_or_else(|_| Err(died()))
+}
+
+/// Starts the node on the current runtime. When the last `Node` is dropped without a shutdown, its tasks are stopped.
+fn start_here(config: Config, extras: Extras) -> Result<Node, StartError> {
+    let over = CancellationToken::new();
+    let inner = open(config, extras, None, over.clone())?;
+    let (closed, supervisor) = (inner.closed.clone(), inner.supervisor.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = closed.cancelled() => {}
+            () = over.cancelled() => {
+                supervisor.stop(STOP).await;
+            }
+        }
+    });
+    Ok(Node::from_inner(inner))
 }
 
 fn live(

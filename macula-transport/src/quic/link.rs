@@ -21,7 +21,9 @@ use super::hello::Acquaintance;
 use super::lane;
 use super::pool::Pooled;
 use super::stream::is_acknowledged;
-use crate::{CloseReason, LaneId, LaneSender, PeerInfo, TransportMetrics, lane_queue};
+use crate::batch::Count;
+use crate::lane::batched_lane_queue;
+use crate::{CloseReason, LaneId, LaneSender, PeerInfo, TransportMetrics};
 
 /// Finished streams that are remembered until they are acknowledged. QUIC's own stream limit keeps the number near
 /// this anyway.
@@ -119,7 +121,7 @@ impl Link {
             // Its writer failed, so the connection is failing; a lane is opened once only.
             return None;
         }
-        let (sender, queue) = lane_queue(self.lane_bytes);
+        let (sender, queue) = batched_lane_queue(self.lane_bytes);
         self.writers.spawn_on(lane::write(self.clone(), id, queue), &self.runtime);
         Some(slot.insert(sender).clone())
     }
@@ -169,7 +171,8 @@ impl Link {
     }
 
     pub(crate) fn count_sent(&self, frame: &Frame) {
-        self.count_sent_on_lane(frame);
+        let (kind, bytes) = (frame.kind(), frame.wire_len());
+        self.count_sent_on_lane(Count { kind, frames: 1, bytes });
         self.touch();
     }
 
@@ -178,10 +181,10 @@ impl Link {
         self.touch();
     }
 
-    /// Counts one of many frames that come with one look at the clock: see [`lane_written`](Self::lane_written).
-    pub(crate) fn count_sent_on_lane(&self, frame: &Frame) {
-        self.sent.fetch_add(1, Relaxed);
-        self.metrics.sent(frame.kind(), frame.wire_len());
+    /// Counts frames that go with one look at the clock: see [`lane_written`](Self::lane_written).
+    pub(crate) fn count_sent_on_lane(&self, count: Count) {
+        self.sent.fetch_add(count.frames, Relaxed);
+        self.metrics.sent_many(count.kind, count.frames, count.bytes);
     }
 
     /// The same for what is received: see [`touch`](Self::touch).

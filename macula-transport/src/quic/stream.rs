@@ -9,8 +9,8 @@ use bytes::Bytes;
 use macula_proto::{Frame, FrameDecoder, ProtoError, Service};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
-use super::lane::COPY_BYTES_MAX;
 use super::link::Link;
+use crate::batch::COPY_BYTES_MAX;
 use crate::metrics::Dropped;
 use crate::{ResetCode, StreamError, StreamRx, StreamTx};
 
