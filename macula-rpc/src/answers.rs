@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use macula_proto::NodeId;
-use macula_transport::{ResetCode, StreamError, StreamRx, StreamTx, Transport};
+use macula_transport::{ResetCode, StreamError, StreamRx, Transport};
 
 use crate::message::{self, Answer, Failure};
 use crate::running::{Failed, Refused, Running, Step};
@@ -57,10 +57,8 @@ pub(crate) struct LocalAnswers {
     pub(crate) judge: Judge,
 }
 
-/// Events that come over a stream.
+/// Events that come over a stream. Reading no more, as when this is dropped, is what stops the handler.
 pub(crate) struct RemoteAnswers<T: Transport> {
-    /// Kept open until the last word: its reset is what stops the handler. `None` if the caller sends parts itself.
-    pub(crate) tx: Option<T::Tx>,
     pub(crate) rx: T::Rx,
     /// Nothing was heard yet.
     pub(crate) silent: bool,
@@ -115,10 +113,6 @@ impl<T: Transport> RemoteAnswers<T> {
     async fn next_event(&mut self) -> Event {
         let event = read::<T::Rx>(&mut self.rx, self.silent, self.judge, &self.metrics).await;
         self.silent = false;
-        if let (Event::Done { .. }, Some(tx)) = (&event, &mut self.tx) {
-            // All is said. It fails if the provider has closed its side already, which is as good.
-            let _ = tx.finish();
-        }
         event
     }
 }

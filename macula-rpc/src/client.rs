@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use macula_dht::{Directory, Found};
 use macula_proto::{NodeId, Timestamp};
-use macula_transport::{Target, Transport, TransportError};
+use macula_transport::{StreamTx as _, Target, Transport, TransportError};
 use tokio::time::timeout;
 
 use crate::answers::{Answers, Ended, Event, Judge, LocalAnswers, RemoteAnswers};
@@ -169,7 +169,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         others_left: bool,
     ) -> Result<Result<Opened<T>, CallError>, Attempt> {
         let mut tracked = self.track(ask, plan, choice);
-        let ended = match self.begin(ask, choice, others_left, &mut tracked).await {
+        // Boxed, so that its state is not moved about through all the layers of a call.
+        let ended = match Box::pin(self.begin(ask, choice, others_left, &mut tracked)).await {
             Ok((answers, first, parts)) => return Ok(Ok(Opened { answers, first, tracked, parts })),
             Err(ended) => ended,
         };
@@ -200,7 +201,10 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         let (mut answers, parts) = if choice.id == self.host.node {
             self.begin_here(ask, judge)?
         } else {
-            self.connect(ask, choice, others_left).await?;
+            if !self.transport.is_connected(&choice.id) {
+                // Boxed, so that who is connected does not carry its state.
+                Box::pin(self.connect(ask, choice, others_left)).await?;
+            }
             self.begin_there(ask, choice.id, judge).await?
         };
         loop {
@@ -277,10 +281,15 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             Err(TransportError::NotConnected(_)) => self.transport.stream(provider, first).await,
             opened => opened,
         };
-        let (tx, rx) = opened.map_err(|error| Ended::NotRun(Cause::Unreachable(error)))?;
-        let (tx, parts) =
-            if ask.shape.parts { (None, Some(PartSender::remote(tx, ask.limits))) } else { (Some(tx), None) };
-        let remote = RemoteAnswers { tx, rx, silent: true, judge, metrics: self.metrics.clone() };
+        let (mut tx, rx) = opened.map_err(|error| Ended::NotRun(Cause::Unreachable(error)))?;
+        let parts = if ask.shape.parts {
+            Some(PartSender::remote(tx, ask.limits))
+        } else {
+            // The end leaves with the request. It fails if the provider reads no more, which is said where it answers.
+            let _ = tx.finish();
+            None
+        };
+        let remote = RemoteAnswers { rx, silent: true, judge, metrics: self.metrics.clone() };
         Ok((Answers::Remote(remote), parts))
     }
 

@@ -161,6 +161,11 @@ pub trait Transport: Clone + Send + Sync + 'static {
 
     /// The live connections.
     fn peers(&self) -> Vec<PeerInfo>;
+
+    /// Whether there is a live connection to `id`, so that nobody has to dial.
+    fn is_connected(&self, id: &NodeId) -> bool {
+        self.peers().iter().any(|peer| peer.id == *id)
+    }
 }
 
 /// A transport that can be told that a peer is dead, by whoever watches over the peers: it notices that much sooner.

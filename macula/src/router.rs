@@ -52,8 +52,9 @@ impl<T: Transport> Inbound<T> for Router<T> {
 
     async fn on_stream(&self, from: NodeId, first: Frame, mut tx: T::Tx, mut rx: T::Rx) {
         match first.kind().service() {
-            Service::Membership => self.swim.on_stream(from, first, tx, rx).await,
-            Service::Directory => self.directory.on_stream(from, first, tx, rx).await,
+            // Boxed, so that each call does not carry their state.
+            Service::Membership => Box::pin(self.swim.on_stream(from, first, tx, rx)).await,
+            Service::Directory => Box::pin(self.directory.on_stream(from, first, tx, rx)).await,
             Service::Rpc => self.rpc.on_stream(from, first, tx, rx).await,
             _ => {
                 self.misplaced(from, &first);

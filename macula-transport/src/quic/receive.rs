@@ -50,7 +50,8 @@ async fn receive<H: Inbound<QuicTransport>>(handler: Arc<Handler<H>>, inner: Arc
                 Err(_ended) => break,
             },
             bi = connection.accept_bi() => match bi {
-                Ok(halves) => { streams.spawn(stream(halves)); }
+                // Boxed, so that its state is not moved about on its way into a task.
+                Ok(halves) => { streams.spawn(Box::pin(stream(halves))); }
                 Err(_ended) => break,
             },
             datagram = connection.read_datagram() => match datagram {
@@ -126,6 +127,7 @@ async fn read_lane<H: Inbound<QuicTransport>>(
     lane: LaneId,
     mut reader: FrameReader<RecvStream>,
 ) {
+    reader.widen();
     let pause = Pause { handler, link, lane };
     loop {
         let next = match reader.buffered() {

@@ -1,7 +1,7 @@
 //! The two halves of a stream.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -185,12 +185,14 @@ impl StreamRx for QuicRx {
 pub(crate) struct FrameReader<S> {
     pub(crate) source: S,
     decoder: FrameDecoder,
-    /// Read, and not decoded yet.
-    chunks: VecDeque<Bytes>,
+    /// Where chunks are read into: so many at once.
+    space: Box<[Bytes]>,
+    /// Read, and not decoded yet: these of `space`.
+    filled: Range<usize>,
 }
 
-/// Chunks read at once: as many packets, at most.
-const CHUNKS_MAX: usize = 32;
+/// Chunks of a lane that are read at once: as many packets, at most.
+const LANE_CHUNKS: usize = 32;
 
 /// Why there is no next frame.
 #[derive(Debug, thiserror::Error)]
@@ -214,7 +216,14 @@ impl From<FrameReadError> for StreamError {
 
 impl FrameReader<RecvStream> {
     pub(crate) fn new(source: RecvStream) -> Self {
-        Self { source, decoder: FrameDecoder::default(), chunks: VecDeque::new() }
+        Self { source, decoder: FrameDecoder::default(), space: Box::default(), filled: 0..0 }
+    }
+
+    /// Reads much at once from now on, as befits a lane.
+    pub(crate) fn widen(&mut self) {
+        if self.filled.is_empty() {
+            self.space = vec![Bytes::new(); LANE_CHUNKS].into();
+        }
     }
 
     /// The next frame that was read already.
@@ -223,8 +232,8 @@ impl FrameReader<RecvStream> {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(Some(frame));
             }
-            let Some(chunk) = self.chunks.pop_front() else { return Ok(None) };
-            self.decoder.feed(chunk);
+            let Some(next) = self.filled.next() else { return Ok(None) };
+            self.decoder.feed(std::mem::take(&mut self.space[next]));
         }
     }
 
@@ -234,9 +243,15 @@ impl FrameReader<RecvStream> {
             if let Some(frame) = self.buffered()? {
                 return Ok(Some(frame));
             }
-            let mut chunks = [const { Bytes::new() }; CHUNKS_MAX];
-            match self.source.read_chunks(&mut chunks).await? {
-                Some(read) => self.chunks.extend(chunks.into_iter().take(read)),
+            let more = if self.space.is_empty() {
+                let chunk = self.source.read_chunk(usize::MAX, true).await?;
+                chunk.map(|chunk| self.decoder.feed(chunk.bytes))
+            } else {
+                let read = self.source.read_chunks(&mut self.space).await?;
+                read.map(|read| self.filled = 0..read)
+            };
+            match more {
+                Some(()) => {}
                 None if self.decoder.pending_bytes() > 0 => {
                     // The end, in the middle of a frame. Reported once.
                     self.decoder = FrameDecoder::default();

@@ -250,6 +250,10 @@ impl Transport for QuicTransport {
         let links = self.inner.pool.lock().all();
         links.iter().map(|link| link.info()).collect()
     }
+
+    fn is_connected(&self, id: &NodeId) -> bool {
+        self.inner.pool.lock().current(id).is_some()
+    }
 }
 
 impl fmt::Debug for QuicTransport {
@@ -328,7 +332,8 @@ impl Inner {
         if let Some(link) = self.pool.lock().current(&id) {
             return Ok(link);
         }
-        self.link_at(id, self.book.addrs(&id)).await
+        // Boxed, so that who is connected does not carry the state of a dial.
+        Box::pin(self.link_at(id, self.book.addrs(&id))).await
     }
 
     async fn link_at(self: &Arc<Self>, id: NodeId, addrs: Vec<SocketAddr>) -> Outcome {
