@@ -13,7 +13,10 @@ use serde_json::Value;
 mod calls;
 mod topics;
 
-pub use calls::{Call, CallEvent, CallResult, Provider, Registration, ServeEvent, ServeReply, Strategy};
+pub use calls::{
+    Call, CallEvent, CallPart, CallResult, Provider, Registration, ServeEvent, ServePart, ServeReply,
+    Strategy,
+};
 pub use topics::*;
 
 /// `GET /v1/status`.

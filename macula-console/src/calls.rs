@@ -1,14 +1,22 @@
 //! Calls over the admin API.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use bytes::Bytes;
-use macula::{Caching, CallRequest, Name, Node, NodeId, ProviderInfo, Reply, ResultStream};
+use data_encoding::BASE64;
+use macula::{
+    Caching, CallRequest, Name, Node, NodeId, PartError, PartSender, ProviderInfo, Reply, ResultStream,
+};
+use parking_lot::Mutex;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::api::{self, CallEvent};
@@ -28,23 +36,92 @@ pub(crate) async fn call(
 
 pub(crate) async fn call_stream(
     State(node): State<Node>,
+    State(senders): State<Senders>,
     Json(request): Json<api::Call>,
 ) -> Result<Response, Failure> {
-    let exact = request.exact;
+    let (exact, has_parts) = (request.exact, request.parts);
     let call = asked(&node, request)?;
     let started = Instant::now();
-    let results = node.call_stream(call).await?;
+    let (sender, results) = if has_parts {
+        let (parts, results) = node.call_duplex(call).await?;
+        (Some(senders.add(parts)), results)
+    } else {
+        (None, node.call_stream(call).await?)
+    };
     let (lines, body) = lines();
     let down = node.closed();
     tokio::spawn(async move {
+        let forwarded = async {
+            if let Some(sender) = &sender {
+                send(&lines, &CallEvent::Started { id: sender.id }).await?;
+            }
+            forward(results, &lines, exact, started).await
+        };
         // Dropping the results stops the handler.
         tokio::select! {
-            _ = forward(results, &lines, exact, started) => {}
+            _ = forwarded => {}
             () = lines.closed() => {}
             () = down.cancelled() => {}
         }
     });
     Ok(body)
+}
+
+/// One part of a request, or its end.
+pub(crate) async fn part(
+    State(senders): State<Senders>,
+    Path(id): Path<u64>,
+    Json(part): Json<api::CallPart>,
+) -> Result<Json<Value>, Failure> {
+    let over = || Failure::not_found(format!("call {id} takes no more parts"));
+    let sender = senders.0.senders.lock().get(&id).cloned().ok_or_else(over)?;
+    let mut sender = sender.lock().await;
+    match part.part {
+        Some(part) => {
+            let bytes =
+                BASE64.decode(part.as_bytes()).map_err(|_| Failure::invalid("`part` is not base64"))?;
+            sender.as_mut().ok_or_else(over)?.send(bytes).await.map_err(|error| match error {
+                PartError::TooLarge { .. } => Failure::invalid(error),
+                // What became of the call is what its results say.
+                _ => over(),
+            })?;
+        }
+        None => sender.take().ok_or_else(over)?.finish(),
+    }
+    Ok(Json(Value::Null))
+}
+
+/// The calls of clients that send parts, by number.
+#[derive(Clone, Default)]
+pub(crate) struct Senders(Arc<Table>);
+
+#[derive(Default)]
+struct Table {
+    next: AtomicU64,
+    senders: Mutex<HashMap<u64, Sender>>,
+}
+
+/// `None` once the client has sent all.
+type Sender = Arc<tokio::sync::Mutex<Option<PartSender>>>;
+
+/// Keeps a call's sender in the table.
+struct Listed {
+    id: u64,
+    table: Arc<Table>,
+}
+
+impl Senders {
+    fn add(&self, parts: PartSender) -> Listed {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.0.senders.lock().insert(id, Arc::new(tokio::sync::Mutex::new(Some(parts))));
+        Listed { id, table: self.0.clone() }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.table.senders.lock().remove(&self.id);
+    }
 }
 
 /// Writes the parts as they come, then the end; `None` when the client is gone.

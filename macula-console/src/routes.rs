@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::admin::Control;
 use crate::api::{self, ErrorCode};
-use crate::calls;
+use crate::calls::{self, Senders};
 use crate::failure::Failure;
 use crate::messages::{self, lines, send};
 use crate::serve::{self, Servers};
@@ -30,6 +30,7 @@ struct Shared {
     node: Node,
     control: Control,
     servers: Servers,
+    senders: Senders,
 }
 
 impl FromRef<Shared> for Node {
@@ -41,6 +42,12 @@ impl FromRef<Shared> for Node {
 impl FromRef<Shared> for Control {
     fn from_ref(shared: &Shared) -> Self {
         shared.control.clone()
+    }
+}
+
+impl FromRef<Shared> for Senders {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.senders.clone()
     }
 }
 
@@ -71,15 +78,17 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/subscribe", get(messages::subscribe))
         .route("/v1/call", post(calls::call))
         .route("/v1/call-stream", post(calls::call_stream))
+        .route("/v1/call-stream/{id}", post(calls::part))
         .route("/v1/providers", get(calls::providers))
         .route("/v1/serve", get(serve::serve))
         .route("/v1/serve/{id}", post(serve::reply))
+        .route("/v1/serve/{id}/{call}/part", get(serve::part))
         .route("/v1/log", put(log))
         .route("/v1/stop", post(stop))
         .route("/metrics", get(metrics))
         .fallback(unknown)
         .layer(map_response(explained))
-        .with_state(Shared { node, control, servers: Servers::default() })
+        .with_state(Shared { node, control, servers: Servers::default(), senders: Senders::default() })
 }
 
 /// Refusals of the framework itself (a body that is no JSON or too large, a missing parameter, a wrong method) in the

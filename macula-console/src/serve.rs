@@ -14,13 +14,13 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use bytes::Bytes;
 use data_encoding::BASE64;
-use macula::{Call, HandlerError, Node, RegisterOptions, Reply};
+use macula::{Call, HandlerError, Node, RegisterOptions, Reply, RequestParts};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::{Payload, ServeEvent, ServeReply};
+use crate::api::{Payload, ServeEvent, ServePart, ServeReply};
 use crate::failure::Failure;
 use crate::messages::{lines, realm, send};
 
@@ -44,6 +44,7 @@ struct Server {
 /// A call that the client works on.
 struct Pending {
     call: Arc<Call>,
+    parts: Option<Arc<tokio::sync::Mutex<RequestParts>>>,
     reply: oneshot::Sender<Result<Reply, HandlerError>>,
 }
 
@@ -118,6 +119,18 @@ pub(crate) async fn reply(
     Ok(Json(Value::Null))
 }
 
+/// The next part of a call's request; waits until its caller has sent one.
+pub(crate) async fn part(
+    State(servers): State<Servers>,
+    Path((id, call)): Path<(u64, u64)>,
+) -> Result<Json<ServePart>, Failure> {
+    let server = servers.0.servers.lock().get(&id).cloned();
+    let parts = server.and_then(|server| server.waiting.lock().get(&call)?.parts.clone());
+    let parts = parts.ok_or_else(|| Failure::not_found(format!("call {call} has no parts, or is over")))?;
+    let part = parts.lock().await.next().await;
+    Ok(Json(ServePart { part: part.map(|part| BASE64.encode(&part)) }))
+}
+
 /// What a program printed.
 fn said(text: &str) -> Result<Reply, Failure> {
     let bytes =
@@ -137,11 +150,12 @@ fn outcome(reply: ServeReply) -> Result<Result<Reply, HandlerError>, Failure> {
 }
 
 impl Server {
-    async fn answer(&self, call: Call) -> Result<Reply, HandlerError> {
+    async fn answer(&self, mut call: Call) -> Result<Reply, HandlerError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (reply, answered) = oneshot::channel();
-        let call = Arc::new(call);
-        self.waiting.lock().insert(id, Pending { call: call.clone(), reply });
+        let parts = call.take_parts().map(|parts| Arc::new(tokio::sync::Mutex::new(parts)));
+        let (call, has_parts) = (Arc::new(call), parts.is_some());
+        self.waiting.lock().insert(id, Pending { call: call.clone(), parts, reply });
         let mut waiting = Waiting { server: self, call: id, answered: false };
         let event = ServeEvent::Call {
             call: id,
@@ -149,6 +163,7 @@ impl Server {
             timeout_ms: u64::try_from(call.remaining().as_millis()).unwrap_or(u64::MAX),
             arguments: BASE64.encode(&call.payload),
             streamed: call.takes_progress(),
+            parts: has_parts,
         };
         let gone = || HandlerError::new("the program that serves this procedure has gone away");
         send(&self.lines, &event).await.ok_or_else(gone)?;

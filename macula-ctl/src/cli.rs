@@ -298,6 +298,9 @@ pub(crate) struct Call {
     /// Print the parts of a result as they come, one a line, then its end
     #[arg(long, conflicts_with = "raw")]
     pub(crate) stream: bool,
+    /// Send each line of stdin as a part of the request, as they come; the result is printed as with --stream
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) parts: bool,
 }
 
 /// How a provider is chosen.
@@ -344,7 +347,8 @@ pub(crate) struct Serve {
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) cache: Option<Duration>,
     /// Send each line of output at once, as a part of the result, to callers that take parts (`call --stream`); others get
-    /// all of it at the end
+    /// all of it at the end. Of callers that send parts (`call --parts`), the program reads the arguments on the first
+    /// line, and each part on a line of its own
     #[arg(long)]
     pub(crate) stream: bool,
     /// What the procedure does, for `macula_ctl providers`; at most 256 bytes

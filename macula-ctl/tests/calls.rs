@@ -6,7 +6,8 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
+use std::io::{BufRead, Write};
+use std::process::Stdio;
 
 use support::{NodeProcess, Outcome, Stream, User};
 
@@ -263,4 +264,30 @@ fn results_come_line_by_line_to_those_who_ask() {
         let pid = std::fs::read_to_string(&pid).unwrap();
         !std::path::Path::new(&format!("/proc/{}/fd/0", pid.trim())).exists()
     });
+}
+
+#[test]
+fn requests_go_line_by_line_and_are_answered_meanwhile() {
+    let user = User::new();
+    let provider = user.start("provider", &[]);
+    let _caller = user.start("caller", &["--join", &provider.addr()]);
+    user.wait_for_members("caller", 2);
+    let text = "#!/bin/sh\nread -r first\nwhile read -r line; do echo \"$first $line\"; done\necho done\n";
+    let answers = user.script("answers.sh", text);
+    let serve = ["--node", "provider", "serve", "x.answers", "--stream", "--exec", answers.to_str().unwrap()];
+    let _serving = user.stream(&serve, "serving x.answers");
+    let call = ["--node", "caller", "call", "x.answers", "hello", "--parts", "--timeout", "50s"];
+    let mut child = user.command(&call).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    for name in ["anna", "bert", "cleo"] {
+        writeln!(input, "{name}").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), format!("hello {name}"), "while the input is open");
+    }
+    drop(input);
+    assert_eq!(lines.next().unwrap().unwrap(), "done");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // A caller that sends none is served all the same.
+    let plain = user.ctl(&["--node", "caller", "call", "x.answers", "hello", "--timeout", "50s"]);
+    assert_eq!((plain.code(), plain.stdout().trim()), (0, "done"), "{}", plain.stderr());
 }

@@ -112,4 +112,21 @@ impl Call {
     pub async fn next_part(&mut self) -> Option<Bytes> {
         self.parts.as_mut()?.recv().await
     }
+
+    /// The parts of a streamed request by themselves, to be read while progress is sent; `None` if the caller sends none, or
+    /// they were taken before.
+    pub fn take_parts(&mut self) -> Option<RequestParts> {
+        self.parts.take().map(RequestParts)
+    }
+}
+
+/// The parts of a streamed request. Dropping this tells the caller that no more are taken.
+#[derive(Debug)]
+pub struct RequestParts(mpsc::Receiver<Bytes>);
+
+impl RequestParts {
+    /// The next part; `None` when the caller has sent all.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        self.0.recv().await
+    }
 }

@@ -135,7 +135,7 @@ pub use call::{
 };
 pub use config::RpcConfig;
 pub use error::{Attempt, CallError, Cause, HandlerError, RegisterError};
-pub use handler::{Call, CallerGone, Handler, HandlerFuture};
+pub use handler::{Call, CallerGone, Handler, HandlerFuture, RequestParts};
 #[cfg(any(test, feature = "testing"))]
 pub use memory::{MemoryRpc, MemoryRpcNetwork};
 pub use metrics::{Outcome, RpcMetrics};

@@ -524,6 +524,38 @@ async fn a_dropped_call_stops_its_handler_within_a_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn parts_are_taken_while_progress_waits_for_its_caller() {
+    let mesh = TestMesh::default();
+    let ((_, provider), (_, caller)) = (mesh.add(1), mesh.add(2));
+    let _offer = offer(&provider, "both", |mut call: Call| async move {
+        let mut parts = call.take_parts().expect("the caller sends some");
+        assert!(call.take_parts().is_none() && call.next_part().await.is_none());
+        let chatter = async { while call.progress("more").await.is_ok() {} };
+        let count = async {
+            let mut count = 0;
+            while parts.next().await.is_some() {
+                count += 1;
+            }
+            count
+        };
+        tokio::select! {
+            biased;
+            count = count => Ok(count.to_string().into()),
+            () = chatter => Ok("nobody reads".into()),
+        }
+    })
+    .await;
+    for caller in [&caller, &provider] {
+        let (mut parts, results) = caller.call_duplex(ask("both")).await.unwrap();
+        for _ in 0..50 {
+            parts.send("part").await.unwrap();
+        }
+        parts.finish();
+        assert_eq!(results.reply().await.unwrap().payload, "50");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn parts_that_nobody_takes_wait_no_longer_than_their_call() {
     let mesh = TestMesh::default();
     let ((_, provider), (_, caller)) = (mesh.add(1), mesh.add(2));

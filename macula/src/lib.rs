@@ -103,7 +103,7 @@ pub use macula_pubsub::{
 pub use macula_rpc::{
     Attempt, Caching, Call, CallError, CallRequest, CallerGone, Cause, Handler, HandlerError, PartError,
     PartSender, ProviderInfo, RegisterError, RegisterOptions, Registration, RegistrationInfo, Reply,
-    ResultStream, Strategy,
+    RequestParts, ResultStream, Strategy,
 };
 pub use macula_transport::{BindError, PeerInfo, TransportError};
 pub use message::{Decode, Publish, Publisher, reply};

@@ -108,6 +108,16 @@ pub struct Call {
     /// Headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// With `call-stream`: parts of the request follow, each a `POST /v1/call-stream/{id}`.
+    #[serde(default)]
+    pub parts: bool,
+}
+
+/// Body of `POST /v1/call-stream/{id}`. The answer comes once the provider has room for more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallPart {
+    /// One part of the request, in base64; absent: there are no more.
+    pub part: Option<String>,
 }
 
 /// Answer to `POST /v1/call`.
@@ -127,6 +137,11 @@ pub struct CallResult {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "event")]
 pub enum CallEvent {
+    /// The call has begun, and takes parts. It comes first, if they were announced.
+    Started {
+        /// Number of the call: goes into `POST /v1/call-stream/{id}`.
+        id: u64,
+    },
     /// A part of the results, ahead of the last.
     Part(Payload),
     /// What the handler returned at its end.
@@ -159,12 +174,22 @@ pub enum ServeEvent {
         /// The caller takes parts of the result ahead of its end.
         #[serde(default)]
         streamed: bool,
+        /// Parts of the request are to be had from `GET /v1/serve/{id}/{call}/part`.
+        #[serde(default)]
+        parts: bool,
     },
     /// The caller has given up on a call: stop working on it.
     Cancelled {
         /// Number of the call.
         call: u64,
     },
+}
+
+/// Answer to `GET /v1/serve/{id}/{call}/part`, which comes when the caller has sent one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServePart {
+    /// The next part of the request, in base64; absent: there are no more.
+    pub part: Option<String>,
 }
 
 /// Body of `POST /v1/serve/{id}`.

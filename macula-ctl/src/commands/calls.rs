@@ -1,7 +1,10 @@
 //! Calls, and who can be called.
 
+use data_encoding::BASE64;
 use hyper::Method;
-use macula_console::api::{self, Call, CallEvent, CallResult, Provider};
+use macula_console::api::{self, Call, CallEvent, CallPart, CallResult, Provider};
+use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::messages::{input, millis, query, shown};
 use crate::cli::{self, Format, Strategy};
@@ -18,7 +21,13 @@ pub(crate) async fn call(client: &Client, format: Format, args: &cli::Call) -> R
         });
     }
     let body = body(args)?;
-    if args.stream {
+    if args.parts && args.arguments == "-" {
+        return Err(CliError::Usage {
+            message: "stdin cannot be both the arguments and the parts".into(),
+            hint: "give the arguments on the command line, or leave out --parts".into(),
+        });
+    }
+    if args.stream || args.parts {
         return stream(client, format, &body).await;
     }
     let progress = super::progress(&format!("calling {}", args.procedure));
@@ -43,6 +52,7 @@ fn body(args: &cli::Call) -> Result<Call, CliError> {
         strategy: args.strategy.map(api::Strategy::from),
         fresh: args.fresh,
         headers: args.header.iter().cloned().collect(),
+        parts: args.parts,
     })
 }
 
@@ -58,12 +68,19 @@ async fn stream(client: &Client, format: Format, body: &Call) -> Result<(), CliE
         };
         match event {
             None => return Err(CliError::stopped()),
+            Some(CallEvent::Started { id }) => {
+                let client = client.clone();
+                // It ends with the process, should the call end before its input does.
+                tokio::spawn(async move { send_lines(&client, id).await });
+            }
             Some(CallEvent::Failed(info)) => return Err(CliError::Node(info)),
             Some(event) => {
                 let (payload, is_last) = match &event {
                     CallEvent::Result(result) => (&result.payload, true),
                     CallEvent::Part(payload) => (payload, false),
-                    CallEvent::Failed(_) => unreachable!("it is handled above"),
+                    CallEvent::Failed(_) | CallEvent::Started { .. } => {
+                        unreachable!("they are handled above")
+                    }
                 };
                 match format {
                     Format::Table if is_last && shown(payload).is_empty() => {}
@@ -76,6 +93,34 @@ async fn stream(client: &Client, format: Format, body: &Call) -> Result<(), CliE
             }
         }
     }
+}
+
+/// Sends what stands on stdin, line by line: the next one when there is room for it. If the call takes no more, its results
+/// say why.
+async fn send_lines(client: &Client, id: u64) {
+    let path = format!("/v1/call-stream/{id}");
+    let mut lines = stdin_lines();
+    loop {
+        let line = lines.recv().await;
+        let is_last = line.is_none();
+        let part = CallPart { part: line.map(|line| BASE64.encode(line.as_bytes())) };
+        if client.send::<Value>(Method::POST, &path, &part).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Lines of stdin, from a thread of their own: reading it blocks.
+fn stdin_lines() -> mpsc::Receiver<String> {
+    let (lines, read) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if lines.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    read
 }
 
 pub(crate) async fn providers(

@@ -43,17 +43,18 @@ impl Program {
     /// killed then, as it is when this future is dropped.
     ///
     /// With `parts`, each line of stdout goes there as soon as it is written, and nothing is left for the result. The program
-    /// is held up while nobody takes them.
+    /// is held up while nobody takes them. What comes from `more` is written to stdin, a line each, after the arguments.
     pub(super) async fn run(
         &self,
         arguments: &str,
         caller: &str,
         parts: Option<mpsc::Sender<Vec<u8>>>,
+        more: Option<mpsc::Receiver<Vec<u8>>>,
     ) -> Result<Vec<u8>, String> {
         let arguments = BASE64.decode(arguments.as_bytes()).map_err(|error| error.to_string())?;
         let mut run =
             Run::start(self, caller).map_err(|error| format!("{}: {error}", self.path.display()))?;
-        let (out, err) = run.exchange(&arguments, parts).await?;
+        let (out, err) = run.exchange(&arguments, parts, more).await?;
         let status = run.child.wait().await.map_err(|error| error.to_string())?;
         if !status.success() {
             let text = String::from_utf8_lossy(&err);
@@ -91,13 +92,14 @@ impl Run {
         &mut self,
         input: &[u8],
         parts: Option<mpsc::Sender<Vec<u8>>>,
+        more: Option<mpsc::Receiver<Vec<u8>>>,
     ) -> Result<(Vec<u8>, Vec<u8>), String> {
         let mut stdin = self.child.stdin.take().expect("stdin is piped");
         let stdout = self.child.stdout.take().expect("stdout is piped");
         let mut stderr = self.child.stderr.take().expect("stderr is piped");
         let feed = async {
             // A program that does not read its input closes the pipe: that is its right.
-            let _ = stdin.write_all(input).await;
+            let _ = feed(&mut stdin, input, more).await;
             drop(stdin);
             Ok(())
         };
@@ -119,6 +121,23 @@ impl Drop for Run {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
+}
+
+/// Writes the arguments, and what follows them.
+async fn feed(
+    stdin: &mut (impl AsyncWriteExt + Unpin),
+    input: &[u8],
+    more: Option<mpsc::Receiver<Vec<u8>>>,
+) -> io::Result<()> {
+    stdin.write_all(input).await?;
+    let Some(mut more) = more else { return Ok(()) };
+    stdin.write_all(b"\n").await?;
+    while let Some(mut line) = more.recv().await {
+        line.push(b'\n');
+        stdin.write_all(&line).await?;
+        stdin.flush().await?;
+    }
+    Ok(())
 }
 
 /// Passes lines on as they come, until the end or until nobody takes them any more.

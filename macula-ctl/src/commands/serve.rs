@@ -1,12 +1,13 @@
 //! A procedure from the shell: each call runs a program.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
 use hyper::Method;
-use macula_console::api::{ServeEvent, ServeReply};
+use macula_console::api::{ServeEvent, ServePart, ServeReply};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -86,16 +87,23 @@ impl Serving {
                     run.abort();
                 }
             }
-            ServeEvent::Call { call, timeout_ms, arguments, caller, streamed } => {
+            ServeEvent::Call { call, timeout_ms, arguments, caller, streamed, parts: has_parts } => {
                 let (client, program, id) = (self.client.clone(), self.program.clone(), self.id);
                 let in_parts = self.stream && streamed;
                 let patience = Duration::from_millis(timeout_ms).saturating_add(GRACE);
                 let run = self.runs.spawn(async move {
                     let (parts, lines) = mpsc::channel(1);
                     let parts = in_parts.then_some(parts);
+                    let (to_program, more) = mpsc::channel(1);
+                    let more = has_parts.then_some(more);
                     let work = async {
-                        let run = program.run(&arguments, &caller, parts);
-                        tokio::join!(run, send_parts(&client, id, call, lines)).0
+                        let run = program.run(&arguments, &caller, parts, more);
+                        let run = async { tokio::join!(run, send_parts(&client, id, call, lines)).0 };
+                        tokio::select! {
+                            outcome = run => outcome,
+                            // A program may end before its caller has sent all.
+                            never = fetch_parts(&client, id, call, has_parts.then_some(to_program)) => match never {},
+                        }
                     };
                     let outcome = tokio::time::timeout(patience, work).await;
                     // The node has told the caller by its own clock: nobody waits for a reply.
@@ -126,4 +134,23 @@ async fn send_parts(client: &Client, id: u64, call: u64, mut lines: mpsc::Receiv
             return;
         }
     }
+}
+
+/// Fetches the parts of a request, the next one once the program takes it.
+async fn fetch_parts(
+    client: &Client,
+    id: u64,
+    call: u64,
+    to_program: Option<mpsc::Sender<Vec<u8>>>,
+) -> Infallible {
+    if let Some(to_program) = to_program {
+        let path = format!("/v1/serve/{id}/{call}/part");
+        while let Ok(ServePart { part: Some(part) }) = client.get(&path).await {
+            let Ok(part) = BASE64.decode(part.as_bytes()) else { break };
+            if to_program.send(part).await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
 }
