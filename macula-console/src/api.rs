@@ -40,6 +40,8 @@ pub struct Status {
     pub realms: Vec<String>,
     /// `healthy`, or what is wrong.
     pub health: String,
+    /// Whether it is in a mesh.
+    pub mesh: Mesh,
     /// Live members, this node included.
     pub members: usize,
     /// Open connections.
@@ -52,6 +54,18 @@ pub struct Status {
     pub registrations: usize,
     /// The supervised tasks.
     pub tasks: Vec<Task>,
+}
+
+/// Whether a node is in a mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mesh {
+    /// It knows other members.
+    Joined,
+    /// It knows no other member, and joins when one is found.
+    Alone,
+    /// It was told to leave, and stays out until it is told to join.
+    Left,
 }
 
 /// One supervised task.
@@ -84,6 +98,17 @@ pub struct Member {
     pub is_self: bool,
     /// Seconds since the state last changed here.
     pub since_s: u64,
+}
+
+/// Body of `PATCH /v1/tags`, which like `GET /v1/tags` answers with all tags, by name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ChangeTags {
+    /// Tags to set, by name.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Names of tags to remove; each must be there.
+    #[serde(default)]
+    pub remove: Vec<String>,
 }
 
 /// One row of `GET /v1/peers`: an open connection.

@@ -117,7 +117,11 @@ impl From<ConfigError> for Failure {
         // That the value was meant for a running node is clear to whoever asked it.
         let message = error.to_string();
         let message = message.strip_prefix(&format!("{}: ", Origin::Runtime)).unwrap_or(&message);
-        Self::new(code, message).hint(Some("`macula_ctl config list` shows every key"))
+        let hint = match &error {
+            ConfigError::Invalid { key: "node.tags", .. } => "a tag looks like zone=eu-west",
+            _ => "`macula_ctl config list` shows every key",
+        };
+        Self::new(code, message).hint(Some(hint))
     }
 }
 

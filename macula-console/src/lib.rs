@@ -7,6 +7,7 @@
 //!              api      the JSON, shared with clients   │ messages  publish, subscribe
 //!              failure  errors with code and hint       │ calls     calls, and who can be called
 //!                                                       │ serve     procedures answered by a client
+//!                                                       │ members   who is there, and tags
 //! ```
 //!
 //! ```no_run
@@ -31,6 +32,7 @@ mod admin;
 pub mod api;
 mod calls;
 mod failure;
+mod members;
 mod messages;
 mod routes;
 mod serve;

@@ -18,6 +18,7 @@ use crate::admin::Control;
 use crate::api::{self, ErrorCode};
 use crate::calls::{self, Senders};
 use crate::failure::Failure;
+use crate::members;
 use crate::messages::{self, lines, send};
 use crate::serve::{self, Servers};
 
@@ -60,7 +61,8 @@ impl FromRef<Shared> for Servers {
 pub(crate) fn router(node: Node, control: Control) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/members", get(members))
+        .route("/v1/members", get(members::members))
+        .route("/v1/tags", get(members::tags).patch(members::change_tags))
         .route("/v1/peers", get(peers))
         .route("/v1/routing-table", get(routing_table))
         .route("/v1/lookup", get(lookup))
@@ -129,6 +131,7 @@ async fn status(State(node): State<Node>) -> Result<Json<api::Status>, Failure> 
             Health::Unhealthy(why) => format!("unhealthy: {why}"),
             _ => "unknown".to_owned(),
         },
+        mesh: members::mesh(&node),
         members: node.members().len(),
         connections: node.peers().len(),
         routing_contacts: node.routing_table().await?.len(),
@@ -144,20 +147,6 @@ async fn status(State(node): State<Node>) -> Result<Json<api::Status>, Failure> 
             })
             .collect(),
     }))
-}
-
-async fn members(State(node): State<Node>) -> Json<Vec<api::Member>> {
-    let own = node.node_id();
-    let row = |member: &macula::Member| api::Member {
-        id: member.contact.id.to_string(),
-        addrs: member.contact.addrs.iter().map(ToString::to_string).collect(),
-        state: member.state.to_string(),
-        incarnation: member.incarnation.0,
-        tags: macula::Tags::clone(&member.tags),
-        is_self: member.contact.id == own,
-        since_s: node.since(member.since).as_secs(),
-    };
-    Json(node.members().iter().map(row).collect())
 }
 
 async fn peers(State(node): State<Node>) -> Json<Vec<api::Peer>> {

@@ -107,6 +107,9 @@ pub(crate) enum Command {
     /// Read or change the list of seeds
     #[command(subcommand)]
     Seeds(SeedsCommand),
+    /// Read or change what the node says about itself, for every member to see
+    #[command(subcommand)]
+    Tags(TagsCommand),
     /// Change the log level of a running node
     Log(Log),
     /// Print the node's metrics in the Prometheus text format
@@ -143,6 +146,9 @@ pub(crate) struct Start {
     /// Realm to be in; may be given several times
     #[arg(long, value_name = "REALM")]
     pub(crate) realm: Vec<String>,
+    /// What the node says about itself, as name=value; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) tag: Vec<String>,
     /// Where identity and state are kept
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -390,6 +396,24 @@ pub(crate) enum SeedsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum TagsCommand {
+    /// List this node's tags
+    List,
+    /// Set tags; the others stay
+    Set {
+        /// As in zone=eu-west
+        #[arg(required = true, value_name = "NAME=VALUE", value_parser = tag)]
+        tags: Vec<(String, String)>,
+    },
+    /// Remove tags
+    Remove {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Log {
     /// error, warn, info, debug, trace, or a tracing filter such as `info,macula_dht=debug`
@@ -412,6 +436,12 @@ pub(crate) enum ContextCommand {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a header is written as key=value")?;
     Ok((key.into(), value.into()))
+}
+
+/// The node knows the rules; here it only matters where the value begins.
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a tag is written as name=value")?;
+    Ok((name.into(), value.into()))
 }
 
 /// What a time on the command line may be.

@@ -93,6 +93,7 @@ async fn on_node(command: Command, global: &Global) -> Result<(), CliError> {
         Command::Serve(args) => serve::serve(client, args).await,
         Command::Config(command) => manage::config(client, format, &command).await,
         Command::Seeds(command) => manage::seeds(client, format, &command).await,
+        Command::Tags(command) => manage::tags(client, format, command).await,
         Command::Log(args) => manage::log(client, &args.level).await,
         Command::Metrics => inspect::metrics(client, format).await,
         Command::Start(_)

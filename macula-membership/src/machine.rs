@@ -188,7 +188,7 @@ impl Machine {
             instance: presence.instance,
             state: own.state(),
             incarnation: own.incarnation(),
-            since: own.member().map(|member| member.since).unwrap_or_default(),
+            since: own.since(),
         }
     }
 
@@ -361,16 +361,20 @@ impl Machine {
         self.links.iter().copied().filter(|id| !live.contains(id)).collect()
     }
 
-    /// Replaces this node's tags and tells the others.
+    /// Replaces this node's tags and tells the others; after a goodbye, once it [is back](Self::rejoin).
     ///
     /// # Errors
     /// [`TagsError`]; nothing has changed then.
     pub fn set_tags(&mut self, now: Timestamp, tags: Tags, out: &mut Effects) -> Result<(), TagsError> {
         check_tags(&tags)?;
-        if *self.presence.tags == tags || self.leaving.is_some() {
+        if *self.presence.tags == tags {
             return Ok(());
         }
         self.presence.tags = Arc::new(tags);
+        if self.leaving.is_some() {
+            self.roster.touch();
+            return Ok(());
+        }
         self.raise(now, Incarnation::default());
         out.push(Effect::Event(crate::Event::Updated(self.local())));
         Ok(())

@@ -433,6 +433,23 @@ fn the_forgotten_dead_are_tried_again_until_they_are_back() {
 }
 
 #[test]
+fn tags_that_change_after_a_goodbye_are_told_with_the_return() {
+    let (mut machine, _) = with_peer(&[2]);
+    machine.leave(at(5_000), &mut Effects::new());
+    assert_eq!((machine.local().state, machine.local().since), (MemberState::Left, at(5_000)));
+    let (tags, mut out, left) =
+        (Tags::from([("zone".into(), "north".into())]), Effects::new(), machine.version());
+    machine.set_tags(at(6_000), tags.clone(), &mut out).unwrap();
+    assert!(out.is_empty(), "{out:?}");
+    assert!(machine.version() > left, "snapshots show the new tags");
+    assert_eq!((*machine.local().tags).clone(), tags);
+    machine.rejoin(at(7_000));
+    assert_eq!((machine.local().state, machine.local().since), (MemberState::Alive, at(7_000)));
+    let told = machine.own().statement().presence().unwrap().tags.clone();
+    assert_eq!(*told, tags);
+}
+
+#[test]
 fn a_goodbye_is_repeated_until_acknowledged() {
     let (mut machine, now) = with_peer(&[2]);
     let mut out = Effects::new();

@@ -62,6 +62,11 @@ impl Entry {
         !self.state.is_present() && self.since == tenths(at)
     }
 
+    /// Since when its state holds.
+    pub(crate) fn since(&self) -> Timestamp {
+        Timestamp::from_start(Duration::from_millis(u64::from(self.since) * 100))
+    }
+
     /// The member as users see it; `None` for one of whom only the goodbye is known.
     pub(crate) fn member(&self) -> Option<Member> {
         let presence = self.statement.presence()?;
@@ -71,7 +76,7 @@ impl Entry {
             incarnation: self.incarnation(),
             tags: presence.tags.clone(),
             instance: presence.instance,
-            since: Timestamp::from_start(Duration::from_millis(u64::from(self.since) * 100)),
+            since: self.since(),
         })
     }
 
@@ -153,6 +158,11 @@ impl Roster {
                 self.count(self.entries.len() - 1);
             }
         }
+    }
+
+    /// Something besides the entries changed that snapshots show.
+    pub(crate) const fn touch(&mut self) {
+        self.version += 1;
     }
 
     /// Forgets a member.

@@ -20,6 +20,7 @@ pub struct NodeBuilder {
     seeds: Vec<String>,
     realms: Vec<String>,
     advertise: Vec<String>,
+    tags: Vec<String>,
     kept: bool,
     here: bool,
     gate: Arc<dyn Gate>,
@@ -32,6 +33,7 @@ impl NodeBuilder {
             seeds: Vec::new(),
             realms: Vec::new(),
             advertise: Vec::new(),
+            tags: Vec::new(),
             kept: false,
             here: false,
             gate: Arc::new(AllowAll),
@@ -58,6 +60,17 @@ impl NodeBuilder {
     pub fn realm(mut self, realm: &str) -> Self {
         self.realms.push(realm.into());
         self
+    }
+
+    /// Says this about itself to every member; may be called several times. See `node.tags` for what is allowed.
+    pub fn tag(mut self, name: &str, value: &str) -> Self {
+        self.tags.push(format!("{name}={value}"));
+        self
+    }
+
+    /// Several of them.
+    pub fn tags<N: AsRef<str>, V: AsRef<str>>(self, tags: impl IntoIterator<Item = (N, V)>) -> Self {
+        tags.into_iter().fold(self, |builder, (name, value)| builder.tag(name.as_ref(), value.as_ref()))
     }
 
     /// Joins through this node, `host:port`; may be called several times. [`start`](Self::start) does not wait for it:
@@ -119,6 +132,7 @@ impl NodeBuilder {
             ("bootstrap.seeds", self.seeds),
             ("node.realms", self.realms),
             ("node.advertise", self.advertise),
+            ("node.tags", self.tags),
         ];
         for (key, list) in lists {
             if !list.is_empty() {

@@ -80,6 +80,7 @@ mod payload;
 mod router;
 mod shutdown;
 pub mod supervisor;
+mod tags;
 mod thread;
 mod topics;
 

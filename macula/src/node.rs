@@ -24,7 +24,7 @@ use crate::core::Core;
 use crate::data_dir::DataDir;
 use crate::join::{Joined, Presence};
 use crate::supervisor::{Supervisor, TaskStatus};
-use crate::{Error, StartError, thread};
+use crate::{Error, StartError, tags, thread};
 
 /// One node of a mesh. Cheap to clone; all clones are the same node, and when the last goes without
 /// [`shutdown`](Self::shutdown), the node stops without saying goodbye.
@@ -306,11 +306,23 @@ impl Node {
     /// [`ConfigError::Fixed`] for a key that needs a restart, [`ConfigError::Invalid`] with the rule that the value
     /// breaks; then nothing has changed.
     pub fn set_config(&self, key: &str, value: impl Into<Raw>) -> Result<Entry, ConfigError> {
+        self.change_config(key, |_| value.into())
+    }
+
+    /// The same, with a value that follows from the configuration in force.
+    pub(crate) fn change_config(
+        &self,
+        key: &str,
+        value: impl FnOnce(&Config) -> Raw,
+    ) -> Result<Entry, ConfigError> {
         let _one_at_a_time = self.inner.changing.lock();
         let mut config = Config::clone(&self.inner.config.load());
+        let value = value(&config);
         let entry = config.set(key, value)?;
-        if entry.key.name == "bootstrap.seeds" {
-            self.inner.presence.configured(&config.bootstrap.seeds);
+        match entry.key.name {
+            "bootstrap.seeds" => self.inner.presence.configured(&config.bootstrap.seeds),
+            "node.tags" => tags::apply(&self.inner.core, &config.node.tags),
+            _ => {}
         }
         self.inner.config.store(Arc::new(config));
         Ok(entry)

@@ -27,7 +27,7 @@ use crate::data_dir::{DataDir, Places};
 use crate::join::{KeptFiles, Presence};
 use crate::node::Inner;
 use crate::supervisor::{RestartPolicy, Supervisor, SupervisorMetrics};
-use crate::{Node, StartError};
+use crate::{Node, StartError, tags};
 
 /// Most nodes whose addresses are remembered.
 const BOOK_NODES_MAX: usize = 65_536;
@@ -142,6 +142,7 @@ fn open(
     let seed = rand::random();
     let env = Environment { signer, clock: clock.clone(), gate: extras.gate, seed, epoch: rand::random() };
     let core = Core::new(transport, book, core_config(&config, seed, handlers_on)?, env);
+    tags::apply(&core, &config.node.tags);
     let kept = data.as_ref().map(|data| KeptFiles {
         peers: PeersFile::new(data.peers_file()),
         table: TableFile::new(data.table_file()),

@@ -1,8 +1,8 @@
 //! Commands that show how a node is.
 
 use macula_console::api::{
-    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Member, Peer, Provider, Registration, Status,
-    Subscription, Task,
+    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Member, Mesh, Peer, Provider, Registration,
+    Status, Subscription, Task,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,6 +110,7 @@ fn status_text(status: &Status) -> String {
         ("node", status.name.clone()),
         ("id", status.id.clone()),
         ("health", status.health.clone()),
+        ("mesh", mesh(status.mesh).into()),
         ("version", status.version.clone()),
         ("up", span(status.uptime_s)),
         ("pid", status.pid.to_string()),
@@ -123,6 +124,14 @@ fn status_text(status: &Status) -> String {
         ("registrations", status.registrations.to_string()),
         ("tasks", status.tasks.iter().map(tasks).collect::<Vec<_>>().join("\n                  ")),
     ])
+}
+
+fn mesh(mesh: Mesh) -> &'static str {
+    match mesh {
+        Mesh::Joined => "joined",
+        Mesh::Alone => "alone: no other member is known",
+        Mesh::Left => "left; `macula_ctl join ADDR` takes the node back in",
+    }
 }
 
 fn lookup_summary(lookup: &Lookup) -> String {

@@ -1,11 +1,13 @@
 //! Commands that change a running node.
 
+use std::collections::BTreeMap;
+
 use hyper::Method;
-use macula_console::api::{Address, ConfigEntry, Joined, SetValue};
+use macula_console::api::{Address, ChangeTags, ConfigEntry, Joined, SetValue};
 use serde_json::{Value, json};
 
 use super::messages::query;
-use crate::cli::{ConfigCommand, ContextCommand, Format, SeedsCommand};
+use crate::cli::{ConfigCommand, ContextCommand, Format, SeedsCommand, TagsCommand};
 use crate::client::Client;
 use crate::context;
 use crate::error::CliError;
@@ -80,6 +82,41 @@ pub(crate) async fn seeds(client: &Client, format: Format, command: &SeedsComman
     let _: Value = client.send(method, "/v1/seeds", &Address { addr: addr.clone() }).await?;
     output::say(&format!("{addr} {done}"));
     Ok(())
+}
+
+/// A tag as a row.
+#[derive(serde::Serialize)]
+struct Tag {
+    name: String,
+    value: String,
+}
+
+impl Row for Tag {
+    const COLUMNS: &'static [&'static str] = &["tag", "value"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), self.value.clone()]
+    }
+}
+
+pub(crate) async fn tags(client: &Client, format: Format, command: TagsCommand) -> Result<(), CliError> {
+    let change = match command {
+        TagsCommand::List => None,
+        TagsCommand::Set { tags } => {
+            Some(ChangeTags { set: tags.into_iter().collect(), ..ChangeTags::default() })
+        }
+        TagsCommand::Remove { names } => Some(ChangeTags { remove: names, ..ChangeTags::default() }),
+    };
+    let tags: BTreeMap<String, String> = match change {
+        None => client.get("/v1/tags").await?,
+        Some(change) => client.send(Method::PATCH, "/v1/tags", &change).await?,
+    };
+    let rows: Vec<_> = tags.into_iter().map(|(name, value)| Tag { name, value }).collect();
+    if rows.is_empty() && format == Format::Table {
+        output::say("no tags");
+        return Ok(());
+    }
+    output::rows(format, &rows)
 }
 
 pub(crate) async fn log(client: &Client, level: &str) -> Result<(), CliError> {

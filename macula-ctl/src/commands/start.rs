@@ -70,6 +70,9 @@ fn resolve(args: &Start) -> Result<Config, ConfigErrors> {
     if !args.realm.is_empty() {
         builder = builder.set_list("node.realms", &args.realm);
     }
+    if !args.tag.is_empty() {
+        builder = builder.set_list("node.tags", &args.tag);
+    }
     if !args.join.is_empty() {
         builder = builder.set_list("bootstrap.seeds", &args.join);
     }
@@ -130,6 +133,7 @@ fn option_of(key: &str) -> String {
         "node.data_dir" => "--data-dir".into(),
         "node.advertise" => "--advertise".into(),
         "node.realms" => "--realm".into(),
+        "node.tags" => "--tag".into(),
         "bootstrap.seeds" => "--join".into(),
         "log.level" => "--log-level".into(),
         "log.format" => "--log-format".into(),

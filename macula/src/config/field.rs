@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use macula_proto::{NodeId, Realm};
 
+use super::tag::Tag;
 use super::value::Value;
 use crate::bootstrap::Seed;
 
@@ -174,7 +175,7 @@ macro_rules! lists {
     )+};
 }
 
-lists!(String SocketAddr Realm Seed);
+lists!(String SocketAddr Realm Seed Tag);
 
 fn text(value: &Value) -> Option<&str> {
     match value {

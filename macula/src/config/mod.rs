@@ -19,6 +19,7 @@ mod reference;
 mod resolved;
 mod rule;
 mod schema;
+mod tag;
 mod value;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
@@ -31,6 +32,7 @@ pub use schema::{
     AdminSection, BootstrapSection, KEYS, LogSection, MembershipSection, NodeSection, PubsubSection,
     QuicSection, RoutingSection, RpcSection, Sections, SupervisionSection,
 };
+pub use tag::{Tag, TagError};
 pub use value::{Kind, Raw, Rule, Value};
 
 /// The place of a key in [`KEYS`].

@@ -11,6 +11,7 @@ use super::key::{Change, Key};
 use super::schema::{KEYS, Sections};
 use super::value::{Raw, Value};
 use super::{RawConfig, key_index};
+use crate::tags;
 
 /// A checked configuration: `config.quic.idle_timeout`.
 ///
@@ -61,6 +62,16 @@ pub(super) struct Law {
 
 /// The rules between keys.
 pub(super) const LAWS: &[Law] = &[
+    Law {
+        keys: &["node.tags"],
+        holds: |all| tags::are_distinct(&all.node.tags),
+        rule: "no name may stand twice",
+    },
+    Law {
+        keys: &["node.tags"],
+        holds: |all| tags::fit(&all.node.tags),
+        rule: "names and values must have at most 512 bytes in all",
+    },
     Law {
         keys: &["quic.cert_file", "quic.key_file"],
         holds: |all| all.quic.cert_file.is_none() || all.quic.key_file.is_some(),

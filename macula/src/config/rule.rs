@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use macula_proto::{NodeId, Realm};
 
+use super::tag::Tag;
 use super::value::Rule;
 use crate::bootstrap::Seed;
 
@@ -51,6 +52,12 @@ pub(crate) const ADVERTISED: Rule = Rule {
 pub(crate) const REALM: Rule = Rule {
     expects: "a realm name",
     check: |text| text.parse::<Realm>().map(drop).map_err(|error| error.to_string()),
+};
+
+pub(crate) const TAG: Rule = Rule {
+    expects: "`name=value`, with a name of 1 to 64 letters, digits, `_`, `-` and dots, and a value without commas, control \
+              characters, and white space at its ends",
+    check: |text| text.parse::<Tag>().map(drop).map_err(|error| error.to_string()),
 };
 
 pub(crate) const SEED: Rule = Rule {

@@ -12,8 +12,10 @@ use macula_proto::Realm;
 use super::field::{Field, LogFormat, NodeIdSetting, RoutingStrategy};
 use super::key::{Change, Key};
 use super::rule;
+use super::tag::Tag;
 use super::value::{Kind, Rule, Value};
 use crate::bootstrap::Seed;
+use crate::tags;
 
 /// `doc`, type, kind, default, change → the section structs, [`KEYS`] and [`Sections`].
 macro_rules! schema {
@@ -127,6 +129,10 @@ schema! {
 
         /// The realms that this node is in. Realms isolate topics, procedures and state from each other.
         realms: Vec<Realm> = list(rule::REALM, 1, 64), Some("default"), IDENTITY;
+
+        /// What the node says about itself, for every member to see: small words such as `zone=eu-west` or `role=edge`.
+        /// Names and values have at most 512 bytes in all, for they travel with the news of membership.
+        tags: Vec<Tag> = list(rule::TAG, 0, tags::COUNT_MAX), Some(""), Change::Live;
     }
 
     /// The encrypted transport between nodes.
