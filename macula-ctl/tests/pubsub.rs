@@ -256,3 +256,46 @@ fn a_retained_value_is_there_for_those_who_come_later_also_when_its_publisher_is
     let refused = user.ctl(&["--node", "b", "retained", "home.**"]);
     assert_eq!(refused.code(), 2, "{}", refused.stderr());
 }
+
+#[test]
+fn what_a_restarted_member_of_a_group_wanted_before_takes_nothing_from_the_others() {
+    let user = User::new();
+    let mut nodes = mesh(&user, &["a", "b", "c"]);
+    let join = nodes[0].addr();
+    let mut worker = user.stream(
+        &["--node", "b", "subscribe", "jobs", "--group", "workers", "-o", "ndjson"],
+        "subscribed to jobs",
+    );
+    for (round, is_orderly) in [(0, false), (1, true)] {
+        let member = user.stream(
+            &["--node", "c", "subscribe", "jobs", "--group", "workers", "-o", "ndjson"],
+            "subscribed",
+        );
+        let shared = user.json(&["--node", "a", "publish", "jobs", "1000"]);
+        assert_eq!(shared["groups"], 1, "{shared}");
+        let gone = nodes.pop().unwrap();
+        if is_orderly {
+            gone.signal("TERM");
+            assert_eq!(gone.wait(), Some(0));
+        } else {
+            gone.kill();
+        }
+        drop(member);
+        nodes.push(user.start("c", &["--join", &join]));
+        user.wait_for_members("a", 3);
+        user.wait_for_members("c", 3);
+        for n in 0..20 {
+            let published = user.json(&["--node", "a", "publish", "jobs", &(100 * round + n).to_string()]);
+            assert_eq!(
+                (&published["peers"], &published["groups"]),
+                (&json!(1), &json!(1)),
+                "{n}: {published}"
+            );
+        }
+        let mine: Vec<u64> = std::iter::from_fn(|| Some(worker.json()["payload"].as_u64().unwrap()))
+            .filter(|n| *n < 1_000)
+            .take(20)
+            .collect();
+        assert_eq!(mine, (100 * round..100 * round + 20).collect::<Vec<u64>>());
+    }
+}

@@ -104,6 +104,7 @@ mod bucket;
 mod config;
 mod credit;
 mod driver;
+mod lives;
 mod lookup;
 mod message;
 mod metrics;

@@ -159,6 +159,7 @@ fn record() -> wire::DhtRecord {
         ttl_ms: 3_600_000,
         withdrawn: false,
         lasting: false,
+        life: 0,
     }
 }
 

@@ -9,12 +9,15 @@ use std::time::Duration;
 use clap::Parser;
 use macula_sim::{Outcome, Scenario, Setting, scenario, sweep};
 
+/// A year and a half.
+const MINUTES_MAX: f64 = 1e6;
+
 /// Runs scenarios over many nodes in one process, each run decided by its seed.
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", after_help = scenarios())]
 struct Arguments {
     /// How many nodes
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(4..=1_000_000))]
     nodes: u32,
     /// The source of all chance
     #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
@@ -29,7 +32,7 @@ struct Arguments {
     #[arg(long, value_parser = named)]
     scenario: Option<Scenario>,
     /// How long the scenario's main part lasts, in simulated minutes
-    #[arg(long)]
+    #[arg(long, value_parser = minutes)]
     minutes: Option<f64>,
     /// Encode and decode every message on its way (slower, and takes more memory)
     #[arg(long)]
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
     }
     let chosen = arguments.scenario.map_or(scenario::ALL.to_vec(), |scenario| vec![scenario]);
     let seeds = arguments.seeds.unwrap_or(arguments.seed..arguments.seed + 1);
-    let span = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.clamp(0.0, 1e6) * 60.0));
+    let span = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     let setting = |seed| Setting { nodes: arguments.nodes, seed, span, through_codec: arguments.codec };
     let runs: Vec<_> =
         seeds.flat_map(|seed| chosen.iter().map(move |scenario| (*scenario, setting(seed)))).collect();
@@ -130,6 +133,11 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     let (first, end) = text.split_once("..").ok_or_else(wrong)?;
     let (Ok(first), Ok(end)) = (first.parse(), end.parse()) else { return Err(wrong()) };
     if first < end { Ok(first..end) } else { Err(wrong()) }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse::<f64>().ok().filter(|minutes| (0.0..=MINUTES_MAX).contains(minutes));
+    minutes.ok_or_else(|| format!("`{text}` is no number of minutes from 0 to {MINUTES_MAX}"))
 }
 
 fn scenarios() -> String {

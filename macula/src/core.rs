@@ -75,7 +75,7 @@ impl<T: HangUp> Core<T> {
             Swim::new(transport.clone(), config.swim, signer.clone(), verifier.clone(), clock.clone(), seed);
         let (directory, _) = Kademlia::new(
             transport.clone(),
-            config.directory,
+            KademliaConfig { life: swim.local().instance, ..config.directory },
             signer,
             verifier,
             clock.clone(),
@@ -185,7 +185,10 @@ impl<T: HangUp> Core<T> {
     }
 
     fn learn_all(&self) {
-        self.swim.members().iter().for_each(|member| self.book.learn(&member.contact));
+        for member in self.swim.members().iter() {
+            self.book.learn(&member.contact);
+            self.directory.peer_is(member.contact.id, member.instance);
+        }
         self.note_gone();
     }
 
@@ -201,11 +204,15 @@ impl<T: HangUp> Core<T> {
             Event::Left(_) => self.directory.peer_lost(member.contact.id),
             Event::Joined(_) => {
                 self.book.learn(&member.contact);
-                self.directory.peer_back(member.contact.id);
+                self.directory.peer_back(member.contact.id, member.instance);
                 // Most who join were never here.
                 if !self.gone.is_gone(&member.contact.id) {
                     return;
                 }
+            }
+            Event::Updated(_) => {
+                self.directory.peer_is(member.contact.id, member.instance);
+                return self.book.learn(&member.contact);
             }
             _ => return self.book.learn(&member.contact),
         }

@@ -108,13 +108,18 @@ impl<T: Transport> Presence<T> {
 
     /// Says goodbye, and forgets who else takes part.
     pub(crate) async fn leave(&self) {
+        let others: Vec<NodeId> = self.core.swim.members().iter().map(|member| member.contact.id).collect();
+        self.say_goodbye().await;
+        others.into_iter().for_each(|id| self.core.directory.peer_lost(id));
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn say_goodbye(&self) {
         self.left.store(true, Ordering::Relaxed);
         std::mem::take(&mut *self.stay.lock()).cancel();
-        let others: Vec<NodeId> = self.core.swim.members().iter().map(|member| member.contact.id).collect();
         if let Err(MembershipError::GoodbyeUnheard(patience)) = self.core.swim.leave(LEAVE_PATIENCE).await {
             tracing::debug!(?patience, "nobody acknowledged the goodbye");
         }
-        others.into_iter().for_each(|id| self.core.directory.peer_lost(id));
     }
 
     /// The configured seeds are these now; those that were added at run time stay.

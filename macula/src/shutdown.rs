@@ -25,11 +25,12 @@ pub(crate) async fn shutdown(inner: &Inner) {
     let tasks = &inner.supervisor;
     use crate::core::task::{BOOTSTRAP, BRIDGE, DIRECTORY, MEMBERSHIP, PUBSUB, RPC, TRANSPORT};
     let reports = Shutdown::new()
-        // No new calls, no new joins; what is on offer is withdrawn while the directory still runs.
+        // No new joins.
         .stage("stop intake", GOODBYE, async {
             tasks.stop_task(BOOTSTRAP, GOODBYE).await;
         })
-        .stage("leave", GOODBYE, async { inner.presence.leave().await })
+        .stage("leave", GOODBYE, async { inner.presence.say_goodbye().await })
+        // What was announced is withdrawn, by a directory that still knows whom to tell.
         .stage("drain", DRAIN, async {
             core.rpc.drain().await;
             tasks.stop_task(RPC, DRAIN).await;

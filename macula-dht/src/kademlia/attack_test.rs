@@ -67,6 +67,7 @@ fn record_of(secret: &SecretKey, key: Key, value: usize, addr: [u8; 4]) -> wire:
         ttl: Duration::from_secs(100),
         withdrawn: false,
         lasting: false,
+        life: 0,
     };
     SignedRecord::sign(secret, body).envelope().clone()
 }

@@ -57,6 +57,9 @@ pub struct KademliaConfig {
     pub subnets: SubnetLimits,
     /// What may be stored here for others.
     pub quotas: Quotas,
+    /// Which run of this node's process this is: drawn anew at each start, so that what was announced in an earlier one counts
+    /// for nothing ([`Kademlia::peer_is`](super::Kademlia::peer_is)). 0: not said.
+    pub life: u64,
 }
 
 impl Default for KademliaConfig {
@@ -84,6 +87,7 @@ impl Default for KademliaConfig {
             probe_after: Duration::from_mins(1),
             subnets: SubnetLimits::default(),
             quotas: Quotas::default(),
+            life: 0,
         }
     }
 }

@@ -47,7 +47,8 @@ pub(super) enum Command {
     Contact(Contact),
     PeerUp(Contact),
     PeerLost(NodeId),
-    PeerBack(NodeId),
+    PeerBack(NodeId, u64),
+    PeerIs(NodeId, u64),
     Request { from: NodeId, sender: Option<Contact>, request: Request, reply: Answer<Response> },
 }
 
@@ -211,7 +212,11 @@ impl<T: Transport> State<T> {
             Command::Contact(contact) => self.node.add_contact(now, contact, &mut self.effects),
             Command::PeerUp(contact) => self.node.peer_up(now, contact, &mut self.effects),
             Command::PeerLost(id) => self.node.peer_lost(now, &id, &mut self.effects),
-            Command::PeerBack(id) => self.node.peer_back(now, &id, &mut self.effects),
+            Command::PeerBack(id, life) => {
+                self.node.peer_is(now, &id, life, &mut self.effects);
+                self.node.peer_back(now, &id, &mut self.effects);
+            }
+            Command::PeerIs(id, life) => self.node.peer_is(now, &id, life, &mut self.effects),
             Command::Request { from, sender, request, reply } => {
                 let to = ReplyTo(self.number());
                 self.replies.insert(to, reply);

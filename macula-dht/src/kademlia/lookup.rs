@@ -16,7 +16,7 @@
 //! Who is referred to by nodes whose referrals came to nothing is asked last: see [`Credit`].
 //!
 //! A peer that is slow keeps its chance to answer, but holds up nobody: it does not count among those under way, and
-//! the next closest is asked in its place.
+//! the next closest is asked in its place. Where there are too few others, the lookup waits for it a second longer.
 
 mod path;
 
@@ -29,7 +29,7 @@ use macula_proto::{Contact, Distance, Key, NodeId, Timestamp};
 use super::config::SubnetLimits;
 use super::message::Find;
 use super::record::SignedRecord;
-use path::{Crowd, Path, State, fingerprint};
+use path::{Crowd, Path, SLOW_MAX, State, fingerprint};
 
 /// What a lookup is for, and how far it may go.
 #[derive(Clone, Copy, Debug)]
@@ -204,13 +204,14 @@ impl Lookup {
     }
 
     /// When [`poll`](Self::poll) has something to do without an answer.
-    pub(super) fn next_hedge(&self, hedge_after: Duration) -> Option<Timestamp> {
+    pub(super) fn next_hedge(&self, now: Timestamp, hedge_after: Duration) -> Option<Timestamp> {
         let asked = self.paths.iter().flat_map(|path| path.candidates.values());
-        let oldest = asked.filter_map(|candidate| match candidate.state {
-            State::Asked(at) => Some(at),
-            State::Fresh | State::Slow | State::Answered | State::Failed => None,
+        let due = asked.filter_map(|candidate| match candidate.state {
+            State::Asked(at) => Some(at + hedge_after),
+            State::Slow(since) => Some(since + SLOW_MAX),
+            State::Fresh | State::Answered | State::Failed => None,
         });
-        oldest.min().map(|at| at + hedge_after)
+        due.filter(|at| *at > now).min()
     }
 
     /// A peer answered.
@@ -227,7 +228,7 @@ impl Lookup {
         let closest_before = path.candidates.keys().next().copied();
         let candidate = path.candidates.get_mut(&distance).expect("path_awaiting found it");
         let hops = candidate.hops;
-        path.credit.answered(&candidate.referrers, candidate.state == State::Slow);
+        path.credit.answered(&candidate.referrers, matches!(candidate.state, State::Slow(_)));
         candidate.take(&answer);
         // Only a sample leaves more than was given; what another holder missed hearing of is no such thing.
         if candidate.state == State::Answered && candidate.live < answer.estimate {
@@ -251,7 +252,7 @@ impl Lookup {
     /// Whether there is nothing more to wait for.
     pub(super) fn is_done(&self, now: Timestamp) -> bool {
         let want = self.want_each();
-        let is_settled = |path: &Path| path.is_settled(want, self.is_spent(path), &self.crowd);
+        let is_settled = |path: &Path| path.is_settled(now, want, self.is_spent(path), &self.crowd);
         now >= self.goal.deadline || self.holders_agree() || self.paths.iter().all(is_settled)
     }
 

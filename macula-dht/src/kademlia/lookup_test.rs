@@ -66,6 +66,7 @@ fn record(announcer: u8, sequence: u64, withdrawn: bool) -> Arc<SignedRecord> {
         ttl: Duration::from_secs(1),
         withdrawn,
         lasting: false,
+        life: 0,
     };
     Arc::new(SignedRecord::sign(&secret, body))
 }
@@ -108,7 +109,7 @@ fn failures_are_made_up_for_by_the_next_closest() {
 fn a_slow_peer_is_passed_over_but_its_late_answer_counts() {
     let mut lookup = lookup(goal(3), [1, 2, 3, 4]);
     assert_eq!(asked(&mut lookup, at(0)), [1, 2, 3]);
-    assert_eq!(lookup.next_hedge(HEDGE), Some(at(100)));
+    assert_eq!(lookup.next_hedge(at(0), HEDGE), Some(at(100)));
     lookup.answered(at(10), &contact(2).id, referrals([]));
     lookup.answered(at(10), &contact(3).id, referrals([]));
     assert_eq!(asked(&mut lookup, at(99)), [0; 0]);
@@ -255,7 +256,9 @@ fn made_up_referrals_cost_a_few_questions_and_hold_nothing_up() {
             };
             lookup.answered(at(now), &contact(distance).id, answer);
         }
-        now = lookup.next_hedge(HEDGE).map_or(now, |hedge| now.max(hedge.since_start().as_millis() as u64));
+        now = lookup
+            .next_hedge(at(now), HEDGE)
+            .map_or(now, |hedge| now.max(hedge.since_start().as_millis() as u64));
         assert!(now < 2_000, "it must not wait until the made-up ones have failed");
     }
     assert!((1..=10).contains(&made_up), "{made_up}");

@@ -262,6 +262,11 @@ impl Mesh {
         }
     }
 
+    /// A node's process is in this run from now on.
+    pub(super) fn live(&mut self, id: NodeId, life: u64) {
+        self.nodes.get_mut(&id).expect("a node of the mesh").set_life(life);
+    }
+
     pub(super) fn announce_lasting(&mut self, id: NodeId, key: Key, value: &'static str) {
         let op = self.op();
         let value = Bytes::from_static(value.as_bytes());

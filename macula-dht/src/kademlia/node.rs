@@ -21,6 +21,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::config::KademliaConfig;
+use super::lives::Lives;
 use super::message::{Find, Request, Response};
 use super::metrics::DhtMetrics;
 use super::record::SignedRecord;
@@ -50,6 +51,7 @@ pub struct Node {
     table: Table,
     store: Store,
     watchers: Watchers,
+    lives: Lives,
     own: BTreeMap<Key, Own>,
     watched: BTreeMap<Key, Watched>,
     running: BTreeMap<LookupId, Running>,
@@ -162,6 +164,7 @@ impl Node {
             verifier,
             gate,
             metrics,
+            lives: Lives::default(),
             own: BTreeMap::new(),
             watched: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -257,6 +260,20 @@ impl Node {
         }
         self.replace_holder(now, id);
         self.gauge();
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_life(&mut self, life: u64) {
+        self.config.life = life;
+    }
+
+    /// A node is in this run of its process, as membership says: what it announced in earlier ones counts for nothing.
+    pub fn peer_is(&mut self, now: Now, id: &NodeId, life: u64, out: &mut Vec<Effect>) {
+        if self.lives.set(*id, life) {
+            self.store.forget(id, |body| self.lives.is_past(body));
+            self.forget_watched(id, now, out);
+            self.gauge();
+        }
     }
 
     /// A node that was gone is back: what it announced counts again, and whoever watches is told.

@@ -257,6 +257,59 @@ fn records_of_the_dead_expire_and_those_of_the_living_are_republished() {
 }
 
 #[test]
+fn what_was_announced_in_a_run_that_is_over_counts_for_nothing() {
+    let mut mesh = Mesh::joined(17, 30);
+    let (announcer, watcher, finder) = (mesh.ids[2], mesh.ids[4], mesh.ids[6]);
+    let ids: Vec<NodeId> = mesh.ids.iter().copied().filter(|id| *id != announcer).collect();
+    let tell = |mesh: &mut Mesh, id: NodeId, life: u64| {
+        mesh.with(id, |node, now, out| node.peer_is(now, &announcer, life, out));
+    };
+    ids.iter().for_each(|id| tell(&mut mesh, *id, 1));
+    mesh.live(announcer, 1);
+    mesh.announce(announcer, key(1), "old").unwrap();
+    mesh.announce_lasting(announcer, key(2), "lasting");
+    mesh.watch(watcher, key(1));
+    mesh.run_for(seconds(2));
+    assert_eq!(mesh.values(watcher, key(1)), ["old"]);
+
+    // It restarts. What it says now counts before others know that it did.
+    mesh.live(announcer, 2);
+    mesh.announce(announcer, key(3), "new").unwrap();
+    tell(&mut mesh, watcher, 2);
+    assert_eq!(mesh.values(watcher, key(1)), [""; 0], "though the holders have not heard of it");
+    ids.iter().for_each(|id| tell(&mut mesh, *id, 2));
+    mesh.run_for(seconds(60));
+    assert_eq!(mesh.values(watcher, key(1)), [""; 0]);
+    for (at, expected) in [(1, None), (2, Some("lasting")), (3, Some("new"))] {
+        let found = mesh.find(finder, key(at), 1).unwrap();
+        assert_eq!(found.by(&announcer).map(|record| record.value.clone()), expected.map(Into::into));
+    }
+    mesh.announce(announcer, key(1), "again").unwrap();
+    mesh.run_for(seconds(1));
+    assert_eq!(mesh.values(watcher, key(1)), ["again"]);
+}
+
+#[test]
+fn somebody_who_just_died_holds_up_a_lookup_in_a_small_mesh_by_a_second_at_most() {
+    let mut mesh = Mesh::joined(18, 5);
+    mesh.announce(mesh.ids[1], key(1), "value").unwrap();
+    mesh.dead.insert(mesh.ids[2]);
+    let before = mesh.now;
+    assert_eq!(mesh.find(mesh.ids[3], key(1), 1).unwrap().records.len(), 1);
+    let took = mesh.now - before;
+    assert!(took < Duration::from_millis(1_700), "{took:?}");
+}
+
+#[test]
+fn who_is_all_that_there_is_gets_all_the_time() {
+    let mut mesh = Mesh::joined(19, 2);
+    mesh.dead.insert(mesh.ids[0]);
+    let before = mesh.now;
+    assert!(mesh.find(mesh.ids[1], key(1), 1).is_err());
+    assert_eq!(mesh.now - before, KademliaConfig::default().request_timeout);
+}
+
+#[test]
 fn what_lasts_is_found_when_its_announcer_is_gone_until_it_expires() {
     let mut mesh = Mesh::joined(12, 30);
     let (dying, finder) = (mesh.ids[20], mesh.ids[3]);
@@ -311,6 +364,7 @@ fn forged_expired_and_foreign_records_are_refused() {
         ttl: seconds(60),
         withdrawn: false,
         lasting: false,
+        life: 0,
     };
     let signer = mesh.signer(&secret);
     let sign = |change: &dyn Fn(&mut RecordBody)| {

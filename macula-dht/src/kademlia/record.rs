@@ -35,6 +35,8 @@ pub struct RecordBody {
     pub withdrawn: bool,
     /// It is shown until it expires, also when its announcer is gone.
     pub lasting: bool,
+    /// Which run of the announcer's process says so; 0 if that is not known.
+    pub life: u64,
 }
 
 /// A record whose signature was checked, with the bytes that were signed.
@@ -159,6 +161,7 @@ impl RecordBody {
             ttl_ms: u32::try_from(self.ttl.as_millis()).unwrap_or(u32::MAX),
             withdrawn: self.withdrawn,
             lasting: self.lasting,
+            life: self.life,
         }
     }
 
@@ -179,6 +182,7 @@ impl RecordBody {
             ttl,
             withdrawn: message.withdrawn,
             lasting: message.lasting,
+            life: message.life,
         })
     }
 }
@@ -199,6 +203,7 @@ mod tests {
             ttl: Duration::from_mins(1),
             withdrawn: false,
             lasting: true,
+            life: 5,
         }
     }
 

@@ -136,9 +136,15 @@ impl<T: Transport> Kademlia<T> {
         self.hint(Command::PeerLost(id));
     }
 
-    /// A node that was lost is there again, as membership says.
-    pub fn peer_back(&self, id: NodeId) {
-        self.hint(Command::PeerBack(id));
+    /// A node is in this run of its process, as membership says: what it announced in earlier ones counts for nothing, unless
+    /// it was to last.
+    pub fn peer_is(&self, id: NodeId, life: u64) {
+        self.hint(Command::PeerIs(id, life));
+    }
+
+    /// A node that was lost is there again, as membership says, in this run of its process.
+    pub fn peer_back(&self, id: NodeId, life: u64) {
+        self.hint(Command::PeerBack(id, life));
     }
 
     /// Serves one incoming stream: one request, one response. Runs as long as that takes.

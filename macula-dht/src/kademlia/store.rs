@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 
 use super::config::{Quotas, SubnetLimits};
 use super::message::RECORDS_BYTES_MAX;
-use super::record::SignedRecord;
+use super::record::{RecordBody, SignedRecord};
 use super::subnet::{Subnet, Tally};
 
 /// Bytes that each record is charged besides its envelope.
@@ -235,6 +235,18 @@ impl Store {
         }
         let records = self.keys.values().filter_map(|shelf| shelf.records.get(announcer));
         records.map(|held| held.record.clone()).collect()
+    }
+
+    /// Forgets records of an announcer that are over.
+    pub(super) fn forget(&mut self, announcer: &NodeId, is_over: impl Fn(&RecordBody) -> bool) {
+        if !self.per_announcer.contains_key(announcer) {
+            return;
+        }
+        let of_it = self.keys.iter().filter(|(_, shelf)| {
+            shelf.records.get(announcer).is_some_and(|held| is_over(held.record.body()))
+        });
+        let places: Vec<Distance> = of_it.map(|(distance, _)| *distance).collect();
+        places.into_iter().for_each(|distance| self.take(distance, announcer));
     }
 
     /// The keys held, closest to this node first.

@@ -32,6 +32,7 @@ fn body(key: Key, announcer: u8, sequence: u64) -> RecordBody {
         ttl: Duration::from_secs(100),
         withdrawn: false,
         lasting: false,
+        life: 0,
     }
 }
 

@@ -132,15 +132,21 @@ impl Simulation {
         if let Some(beliefs) = &mut self.beliefs {
             beliefs.push(belief);
         }
-        let id = member.id();
+        let (id, life) = (member.id(), member.instance);
         match kind {
             BeliefKind::Confirmed | BeliefKind::Left => {
                 self.directory_turn(observer, |directory, now, out| directory.peer_lost(now, &id, out));
             }
             BeliefKind::Joined => {
-                self.directory_turn(observer, |directory, now, out| directory.peer_back(now, &id, out));
+                self.directory_turn(observer, |directory, now, out| {
+                    directory.peer_is(now, &id, life, out);
+                    directory.peer_back(now, &id, out);
+                });
             }
-            BeliefKind::Suspected | BeliefKind::Refuted | BeliefKind::Updated => {}
+            BeliefKind::Updated => {
+                self.directory_turn(observer, |directory, now, out| directory.peer_is(now, &id, life, out));
+            }
+            BeliefKind::Suspected | BeliefKind::Refuted => {}
         }
     }
 }

@@ -15,6 +15,10 @@ use super::Answer;
 /// Pages that are read from one holder, at most.
 const PAGES_MAX: u32 = 16;
 
+/// So long a lookup that has other answers waits for slow peers: in a small mesh, somebody dead would hold up every lookup
+/// until its request fails.
+pub(super) const SLOW_MAX: Duration = Duration::from_secs(1);
+
 /// Candidates kept, in multiples of the number wanted.
 const CANDIDATES_FACTOR: usize = 8;
 
@@ -68,7 +72,8 @@ pub(super) struct Candidate {
 pub(super) enum State {
     Fresh,
     Asked(Timestamp),
-    Slow,
+    /// Since then.
+    Slow(Timestamp),
     Answered,
     Failed,
 }
@@ -112,7 +117,7 @@ impl Path {
     /// The candidate did not answer, or could not be reached.
     pub(super) fn fail(&mut self, distance: &Distance, crowd: &mut Crowd) {
         if let Some(candidate) = self.candidates.get_mut(distance) {
-            if candidate.state != State::Slow {
+            if !matches!(candidate.state, State::Slow(_)) {
                 self.credit.silent(&candidate.referrers);
             }
             if candidate.pages == 0 {
@@ -124,7 +129,7 @@ impl Path {
 
     pub(super) fn awaits(&self, distance: &Distance) -> bool {
         let state = self.candidates.get(distance).map(|candidate| candidate.state);
-        matches!(state, Some(State::Asked(_) | State::Slow))
+        matches!(state, Some(State::Asked(_) | State::Slow(_)))
     }
 
     pub(super) fn under_way(&self) -> usize {
@@ -139,7 +144,7 @@ impl Path {
         crowd: &'a Crowd,
     ) -> impl Iterator<Item = (&'a Distance, &'a Candidate)> {
         let counts = |(_, candidate): &(&Distance, &Candidate)| match candidate.state {
-            State::Failed | State::Slow => false,
+            State::Failed | State::Slow(_) => false,
             State::Asked(_) | State::Answered => true,
             State::Fresh => !self.is_doubtful(candidate) && candidate.is_allowed(crowd),
         };
@@ -168,7 +173,7 @@ impl Path {
         let mut hedged = 0;
         for candidate in self.candidates.values_mut() {
             if matches!(candidate.state, State::Asked(at) if at + hedge_after <= now) {
-                candidate.state = State::Slow;
+                candidate.state = State::Slow(now);
                 self.credit.silent(&candidate.referrers);
                 hedged += 1;
             }
@@ -199,19 +204,21 @@ impl Path {
     }
 
     /// Whether it has heard out the closest; `spent`: it may ask nobody any more.
-    pub(super) fn is_settled(&self, want: usize, spent: bool, crowd: &Crowd) -> bool {
+    pub(super) fn is_settled(&self, now: Timestamp, want: usize, spent: bool, crowd: &Crowd) -> bool {
         let mut answered = 0;
         for (_, candidate) in self.top(want, crowd) {
             match candidate.state {
                 State::Answered => answered += 1,
                 State::Fresh if spent => {}
-                State::Fresh | State::Asked(_) | State::Slow | State::Failed => return false,
+                State::Fresh | State::Asked(_) | State::Slow(_) | State::Failed => return false,
             }
         }
-        // With too few answers, the slow ones are worth waiting for unless they are doubtful, and the doubtful ones worth
-        // asking.
+        // With too few answers, the slow ones are worth waiting for a while unless they are doubtful, and the doubtful ones
+        // worth asking. With none at all, a slow one is all that there is.
         let is_worth_it = |candidate: &Candidate| match candidate.state {
-            State::Slow => self.credit.is_good(&candidate.referrers),
+            State::Slow(since) => {
+                self.credit.is_good(&candidate.referrers) && (answered == 0 || now < since + SLOW_MAX)
+            }
             State::Fresh => !spent && candidate.is_allowed(crowd),
             State::Asked(_) | State::Answered | State::Failed => false,
         };

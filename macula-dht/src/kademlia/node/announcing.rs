@@ -317,6 +317,7 @@ impl Node {
             ttl: self.config.record_ttl.clamp(Duration::from_millis(1), TTL_MAX),
             withdrawn: kind == Kind::Withdrawal,
             lasting: kind == Kind::Lasting,
+            life: self.config.life,
         };
         Arc::new(SignedRecord::sign(&*self.signer, body))
     }

@@ -215,7 +215,8 @@ impl Node {
         let mut asks = Vec::new();
         running.lookup.poll(now.at, hedge_after, &mut asks);
         let deadline = running.lookup.goal().deadline;
-        let next = running.lookup.next_hedge(hedge_after).map_or(deadline, |hedge| hedge.min(deadline));
+        let next =
+            running.lookup.next_hedge(now.at, hedge_after).map_or(deadline, |hedge| hedge.min(deadline));
         let is_done = asks.is_empty() && running.lookup.is_done(now.at);
         if is_done || now.at >= deadline {
             self.finish(now, id, out);
@@ -290,7 +291,7 @@ impl Node {
             };
             match record {
                 Ok(record) if record.body().key == *key => {
-                    if !record.remaining(now.unix).is_zero() {
+                    if !record.remaining(now.unix).is_zero() && !self.lives.is_past(record.body()) {
                         records.push(record);
                     }
                 }

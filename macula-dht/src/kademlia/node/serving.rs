@@ -149,7 +149,7 @@ impl Node {
                 continue;
             }
             match SignedRecord::open(&*self.verifier, envelope) {
-                Ok(record) if !record.remaining(now.unix).is_zero() => {
+                Ok(record) if !record.remaining(now.unix).is_zero() && !self.lives.is_past(record.body()) => {
                     self.apply_to_watch(now, &Arc::new(record), out);
                 }
                 Ok(_) => {}
@@ -334,6 +334,9 @@ impl Node {
         let realm = Realm::default();
         let access = Access { peer: body.announcer.id, realm: &realm, action: Action::Announce(body.key) };
         self.gate.check(access).map_err(|_| Refusal::Forbidden)?;
+        if self.lives.is_past(body) {
+            return Err(Refusal::Outdated);
+        }
         if self.is_far(&body.key) {
             return Err(Refusal::Far);
         }

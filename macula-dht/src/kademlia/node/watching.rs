@@ -106,6 +106,18 @@ impl Node {
         changed.iter().for_each(|key| self.show(now, key, out));
     }
 
+    /// What a node announced in a run that is over is not shown any more.
+    pub(super) fn forget_watched(&mut self, announcer: &NodeId, now: Now, out: &mut Vec<Effect>) {
+        let mut changed = Vec::new();
+        for (key, watched) in &mut self.watched {
+            if watched.records.get(announcer).is_some_and(|record| self.lives.is_past(record.body())) {
+                watched.records.remove(announcer);
+                changed.extend(watched.is_ready.then_some(*key));
+            }
+        }
+        changed.iter().for_each(|key| self.show(now, key, out));
+    }
+
     /// What a node announced counts again.
     pub(super) fn show_watched(&mut self, announcer: &NodeId, now: Now, out: &mut Vec<Effect>) {
         let mut changed = Vec::new();
@@ -230,7 +242,8 @@ impl Watched {
     fn found(&self, now: Now) -> Found {
         let is_there = |record: &&Arc<SignedRecord>| {
             let body = record.body();
-            self.lost.get(&body.announcer.id).is_none_or(|sequence| body.sequence > *sequence)
+            let lost = self.lost.get(&body.announcer.id);
+            body.lasting || lost.is_none_or(|sequence| body.sequence > *sequence)
         };
         to_found(self.records.values().filter(is_there), now.unix, self.unseen)
     }
