@@ -1,6 +1,6 @@
 //! The JSON that goes over the admin API. Server and client share these types.
 //!
-//! Every answer is one JSON document, except `GET /v1/subscribe`, `GET /v1/serve` and `POST /v1/call-stream`, which
+//! Every answer is one JSON document, except `GET /v1/subscribe`, `GET /v1/members/events`, `GET /v1/serve` and `POST /v1/call-stream`, which
 //! stream one JSON document a line until the client goes away. Every failure is an [`ErrorBody`].
 
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ pub struct Task {
     pub last_failure: Option<String>,
 }
 
-/// One row of `GET /v1/members`.
+/// One row of `GET /v1/members`; with `?all=true` the dead and those who left are there too, until they are forgotten.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Member {
     /// Node id.
@@ -98,6 +98,34 @@ pub struct Member {
     pub is_self: bool,
     /// Seconds since the state last changed here.
     pub since_s: u64,
+}
+
+/// One line of `GET /v1/members/events`. The first line has the members; what changes from then on follows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "event")]
+pub enum MemberEvent {
+    /// All members, as `GET /v1/members` lists them: at the beginning, and after events were lost.
+    Members {
+        /// One row each.
+        members: Vec<Member>,
+    },
+    /// A member is there that was not: new, restarted, or back from the dead.
+    Joined(Member),
+    /// A member is suspected to be dead.
+    Suspected(Member),
+    /// A suspected member proved that it is alive.
+    Refuted(Member),
+    /// A suspected member did not refute in time: it counts as dead.
+    Confirmed(Member),
+    /// A member said goodbye.
+    Left(Member),
+    /// A member's addresses or tags changed.
+    Updated(Member),
+    /// So many events were lost since the last line, because this client reads too slowly.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
 }
 
 /// Body of `PATCH /v1/tags`, which like `GET /v1/tags` answers with all tags, by name.

@@ -247,8 +247,11 @@ pub(crate) fn realm(name: Option<&str>) -> Result<Option<Realm>, Failure> {
     name.map(str::parse).transpose().map_err(|error| Failure::from(macula::Error::Realm(error)))
 }
 
+/// Where the lines of a body go.
+pub(crate) type LineSender = mpsc::Sender<Result<Bytes, Infallible>>;
+
 /// A body that is written line by line. The sender closes when the client goes away.
-pub(crate) fn lines() -> (mpsc::Sender<Result<Bytes, Infallible>>, Response) {
+pub(crate) fn lines() -> (LineSender, Response) {
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     let body = Body::from_stream(ReceiverStream::new(receiver));
     (sender, ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())

@@ -62,6 +62,7 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/members", get(members::members))
+        .route("/v1/members/events", get(members::events))
         .route("/v1/tags", get(members::tags).patch(members::change_tags))
         .route("/v1/peers", get(peers))
         .route("/v1/routing-table", get(routing_table))
@@ -128,6 +129,7 @@ async fn status(State(node): State<Node>) -> Result<Json<api::Status>, Failure> 
         realms: node.realms().iter().map(ToString::to_string).collect(),
         health: match node.health() {
             Health::Healthy => "healthy".to_owned(),
+            Health::Degraded(why) => format!("degraded: {why}"),
             Health::Unhealthy(why) => format!("unhealthy: {why}"),
             _ => "unknown".to_owned(),
         },

@@ -68,8 +68,8 @@ pub(crate) enum Command {
     Stop,
     /// Show how a node is
     Status,
-    /// List the members of the mesh
-    Members,
+    /// List the members of the mesh, or watch them come and go
+    Members(Members),
     /// List the open connections
     Peers,
     /// Show the directory's routing table
@@ -171,6 +171,16 @@ pub(crate) struct Dev {
     /// What is logged
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Members {
+    /// List also the dead and those who left, until they are forgotten
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Go on with a line for each change, until Ctrl-C: joined, suspected, refuted, confirmed dead, left, updated
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]

@@ -24,7 +24,9 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Global};
 use crate::client::Client;
-use crate::commands::{bench, calls, dev, generate, inspect, manage, messages, retained, serve, start};
+use crate::commands::{
+    bench, calls, dev, generate, inspect, manage, members, messages, retained, serve, start,
+};
 use crate::error::CliError;
 
 fn main() -> ExitCode {
@@ -71,7 +73,7 @@ async fn on_node(command: Command, global: &Global) -> Result<(), CliError> {
     match command {
         Command::Stop => manage::stop(client).await,
         Command::Status => inspect::status(client, format).await,
-        Command::Members => inspect::list::<macula_console::api::Member>(client, format, "/v1/members").await,
+        Command::Members(args) => members::members(client, format, &args).await,
         Command::Peers => inspect::list::<macula_console::api::Peer>(client, format, "/v1/peers").await,
         Command::RoutingTable => {
             inspect::list::<macula_console::api::Bucket>(client, format, "/v1/routing-table").await

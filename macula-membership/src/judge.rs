@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use macula_proto::{NodeId, Timestamp};
+use macula_proto::{Contact, NodeId, Timestamp};
 
 use crate::effect::{Effect, Effects};
 use crate::machine::{Machine, audience};
@@ -36,6 +36,10 @@ const CROWD_SHARE: usize = 4;
 
 /// How many times longer suspicions are if everybody is suspected.
 const CROWD_STRETCH: f64 = 8.0;
+
+/// Somebody else who uses this node's name is gone if nothing was heard of it for so long. It is heard of every few seconds
+/// while it talks to the same members, and at least at each exchange of lists.
+const RIVAL_MEMORY: Duration = Duration::from_secs(60);
 
 /// At most so often a node answers somebody else who uses its name.
 const CONTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -183,6 +187,8 @@ impl Machine {
         if let Some(presence) = statement.presence()
             && presence.contact.addrs != self.presence.contact.addrs
         {
+            self.metrics.contested.inc();
+            self.rival = Some((now, presence.contact.clone()));
             let addrs = &presence.contact.addrs;
             tracing::warn!(
                 ?addrs,
@@ -190,6 +196,12 @@ impl Machine {
             );
         }
         self.raise(now, statement.incarnation());
+    }
+
+    /// Another process that uses this node's key, if it was heard of within the last minute.
+    pub fn rival(&self, now: Timestamp) -> Option<Arc<Contact>> {
+        let (at, contact) = self.rival.as_ref()?;
+        (now.since(*at) < RIVAL_MEMORY).then(|| contact.clone())
     }
 
     /// Starts to suspect an alive member, on a rumour that `source` brought if it is not this node's own.

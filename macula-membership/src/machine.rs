@@ -98,6 +98,8 @@ pub struct Machine {
     pub(crate) leaving: Option<Leaving>,
     /// When this node last raised its incarnation because somebody else used its name.
     pub(crate) contested: Option<Timestamp>,
+    /// When another process last spoke in this node's name, and from where.
+    pub(crate) rival: Option<(Timestamp, Arc<Contact>)>,
     /// When this node last refuted what others said of it.
     pub(crate) refuted: Option<Timestamp>,
     sequence: u64,
@@ -162,6 +164,7 @@ impl Machine {
             syncs: BTreeSet::new(),
             leaving: None,
             contested: None,
+            rival: None,
             refuted: None,
             sequence: 0,
             turn: 0,
@@ -196,6 +199,12 @@ impl Machine {
     pub fn gone(&self) -> impl Iterator<Item = (NodeId, MemberState)> {
         let all = self.roster.iter().map(|entry| (entry.id(), entry.state()));
         all.filter(|(_, state)| !state.is_present())
+    }
+
+    /// The same, with what is still known of them. Whoever left has no addresses and tags any more.
+    pub fn gone_members(&self) -> impl Iterator<Item = Member> {
+        let gone = self.roster.iter().filter(|entry| !entry.state().is_present() && entry.id() != self.me);
+        gone.map(Entry::remembered)
     }
 
     /// Whether this node said goodbye: it belongs to no mesh.

@@ -371,6 +371,35 @@ fn an_earlier_life_with_a_clock_that_was_ahead_is_outbid() {
 }
 
 #[test]
+fn another_process_with_the_same_key_is_known_while_it_speaks() {
+    let mut machine = machine(1);
+    let word = |incarnation| {
+        let contact = Arc::new(Contact::new(id(1), SocketAddr::from(([10, 0, 0, 77], 4_000))));
+        let presence = Presence { contact, tags: Arc::default(), instance: 7 };
+        let statement = Statement::alive(&key(1), Incarnation(incarnation), presence, UnixMillis(0));
+        Update::Statement(Arc::new(statement))
+    };
+    // An earlier life at the same address is no rival.
+    hear(&mut machine, at(1), vec![alive(1, 9_000)]);
+    assert_eq!((machine.rival(at(1)), machine.metrics.contested.get()), (None, 0));
+    hear(&mut machine, at(2_000), vec![word(9_500)]);
+    let rival = machine.rival(at(61_000)).map(|rival| rival.addrs[0].to_string());
+    assert_eq!((rival.as_deref(), machine.metrics.contested.get()), (Some("10.0.0.77:4000"), 1));
+    assert_eq!(machine.rival(at(62_000)), None, "nothing was heard of it for a minute");
+}
+
+#[test]
+fn who_is_gone_is_remembered_with_what_is_still_known() {
+    let (mut machine, now) = with_peer(&[2, 3]);
+    hear(&mut machine, now, vec![leave(2, 5)]);
+    let gone: Vec<_> = machine.gone_members().map(|member| (member.id(), member.state)).collect();
+    assert_eq!(gone, [(id(2), MemberState::Left)]);
+    assert_eq!(machine.gone_members().next().unwrap().contact.addrs, []);
+    machine.leave(now, &mut Effects::new());
+    assert_eq!(machine.gone_members().count(), 1, "this node is not one of them");
+}
+
+#[test]
 fn a_forged_statement_is_counted_and_changes_nothing() {
     let mut machine = machine(1);
     let Update::Statement(good) = alive(2, 5) else { unreachable!() };

@@ -25,6 +25,8 @@ pub struct SwimMetrics {
     pub confirmed: Counter,
     /// Suspicions against this node that it refuted.
     pub refutations: Counter,
+    /// Words of another process that uses this node's key, as far as they were answered.
+    pub contested: Counter,
     /// Pieces of news sent, piggybacked or not.
     pub gossip_transmitted: Counter,
     /// Pieces of news dropped because the queue was full.
@@ -114,6 +116,11 @@ impl SwimMetrics {
         registry.register("refuted", "Suspicions refuted by their subject", self.refuted.clone());
         registry.register("confirmed", "Suspicions that ran out", self.confirmed.clone());
         registry.register("refutations", "Suspicions of this node that it refuted", self.refutations.clone());
+        registry.register(
+            "contested",
+            "Words of another process that uses this node's key",
+            self.contested.clone(),
+        );
         registry.register("gossip_transmitted", "News sent", self.gossip_transmitted.clone());
         registry.register("gossip_dropped", "News dropped by a full queue", self.gossip_dropped.clone());
         registry.register("sent", "Datagrams sent", self.sent.clone());

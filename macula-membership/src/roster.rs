@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
-use macula_proto::{NodeId, Timestamp};
+use macula_proto::{Contact, NodeId, Timestamp};
 
 use crate::message::BUCKETS;
 use crate::{Incarnation, Member, MemberState, Statement};
@@ -76,6 +76,18 @@ impl Entry {
             incarnation: self.incarnation(),
             tags: presence.tags.clone(),
             instance: presence.instance,
+            since: self.since(),
+        })
+    }
+
+    /// The member as far as it is still known: whoever left took address and tags along.
+    pub(crate) fn remembered(&self) -> Member {
+        self.member().unwrap_or_else(|| Member {
+            contact: Arc::new(Contact { id: self.id(), addrs: Vec::new() }),
+            state: self.state,
+            incarnation: self.incarnation(),
+            tags: Arc::default(),
+            instance: 0,
             since: self.since(),
         })
     }

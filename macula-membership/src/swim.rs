@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use macula_proto::{Clock, Frame, NodeId, Signer, Timestamp, Verifier};
+use macula_proto::{Clock, Contact, Frame, NodeId, Signer, Timestamp, Verifier};
 use macula_transport::{PeerEvent, ResetCode, StreamTx as _, Target, Transport, TransportError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
@@ -174,6 +174,18 @@ impl<T: Transport> Swim<T> {
     /// takes to look through the list.
     pub fn gone(&self) -> BTreeMap<NodeId, MemberState> {
         self.shared.machine.lock().gone().collect()
+    }
+
+    /// The same, with what is still known of them, in order of id. Whoever left has no addresses and tags any more.
+    pub fn gone_members(&self) -> Vec<Member> {
+        let mut gone: Vec<Member> = self.shared.machine.lock().gone_members().collect();
+        gone.sort_unstable_by_key(Member::id);
+        gone
+    }
+
+    /// Another process with this node's key, if it was heard of within the last minute: the others see only one of the two.
+    pub fn rival(&self) -> Option<Arc<Contact>> {
+        self.shared.machine.lock().rival(self.shared.clock.now())
     }
 
     /// A frame of this layer arrived as a datagram. Does not block; a full queue drops and counts it.

@@ -68,6 +68,8 @@ pub(crate) struct Inner {
 pub enum Health {
     /// Every task runs.
     Healthy,
+    /// It works, but not as it should, for this reason.
+    Degraded(String),
     /// Something failed too often and stays down.
     Unhealthy(String),
 }
@@ -153,10 +155,18 @@ impl Node {
     pub fn health(&self) -> Health {
         let failed = self.inner.supervisor.failed();
         let failed: Vec<_> = failed.borrow().iter().map(ToString::to_string).collect();
-        if failed.is_empty() {
-            Health::Healthy
-        } else {
-            Health::Unhealthy(format!("failed too often and stay down: {}", failed.join(", ")))
+        if !failed.is_empty() {
+            return Health::Unhealthy(format!("failed too often and stay down: {}", failed.join(", ")));
+        }
+        match self.inner.core.swim.rival() {
+            None => Health::Healthy,
+            Some(rival) => {
+                let addrs: Vec<_> = rival.addrs.iter().map(ToString::to_string).collect();
+                let at = addrs.join(", ");
+                Health::Degraded(format!(
+                    "another process uses this node's key, at {at}: others see only one"
+                ))
+            }
         }
     }
 
@@ -235,6 +245,17 @@ impl Node {
     /// it is the only one, and has left.
     pub fn members(&self) -> Arc<[Member]> {
         self.inner.core.swim.members()
+    }
+
+    /// The members that are known to be dead or to have left, until they are forgotten; their addresses are the last ones
+    /// known, and whoever left has no tags any more.
+    pub fn gone_members(&self) -> Vec<Member> {
+        let mut gone = self.inner.core.swim.gone_members();
+        for member in gone.iter_mut().filter(|member| member.contact.addrs.is_empty()) {
+            let id = member.id();
+            member.contact = Arc::new(Contact { id, addrs: self.inner.core.book.addrs(&id) });
+        }
+        gone
     }
 
     /// Changes of the members, from now on.

@@ -1,8 +1,8 @@
 //! Commands that show how a node is.
 
 use macula_console::api::{
-    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Member, Mesh, Peer, Provider, Registration,
-    Status, Subscription, Task,
+    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Mesh, Peer, Provider, Registration, Status,
+    Subscription, Task,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -156,22 +156,6 @@ pub(super) fn written(value: &Value) -> String {
 
 pub(crate) fn short(id: &str) -> String {
     id.chars().take(ID_CHARS).collect()
-}
-
-impl Row for Member {
-    const COLUMNS: &'static [&'static str] = &["id", "address", "state", "incarnation", "since", "tags"];
-
-    fn cells(&self) -> Vec<String> {
-        let tags: Vec<_> = self.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        vec![
-            format!("{}{}", short(&self.id), if self.is_self { " (this node)" } else { "" }),
-            self.addrs.first().cloned().unwrap_or_default(),
-            self.state.clone(),
-            self.incarnation.to_string(),
-            span(self.since_s),
-            tags.join(","),
-        ]
-    }
 }
 
 impl Row for Peer {

@@ -6,6 +6,7 @@ pub(crate) mod dev;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod manage;
+pub(crate) mod members;
 pub(crate) mod messages;
 mod program;
 pub(crate) mod retained;
