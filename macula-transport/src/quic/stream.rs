@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use macula_proto::{Frame, FrameDecoder, ProtoError, Service};
@@ -180,6 +181,12 @@ impl StreamRx for QuicRx {
     }
 }
 
+impl Drop for QuicRx {
+    fn drop(&mut self) {
+        self.reader.take_end();
+    }
+}
+
 /// Frames out of a QUIC stream.
 #[derive(Debug)]
 pub(crate) struct FrameReader<S> {
@@ -224,6 +231,15 @@ impl FrameReader<RecvStream> {
         if self.filled.is_empty() {
             self.space = vec![Bytes::new(); LANE_CHUNKS].into();
         }
+    }
+
+    /// Reads the end, if that is all that is left and it is here. Whoever has the last frame seldom waits for the end, and quinn
+    /// would ask the peer to stop sending what it has long sent: a packet for each call.
+    fn take_end(&mut self) {
+        let mut end = pin!(self.source.read_chunk(1, true));
+        let mut nobody = Context::from_waker(Waker::noop());
+        // Anything but the end is left as it is: then the peer is told to stop.
+        let _ = end.as_mut().poll(&mut nobody);
     }
 
     /// The next frame that was read already.
@@ -282,7 +298,7 @@ fn reset_code(code: VarInt) -> ResetCode {
 
 /// Whether the peer has acknowledged everything (or does not care any more).
 pub(crate) fn is_acknowledged(stream: &SendStream) -> bool {
-    let mut end = std::pin::pin!(stream.stopped());
-    let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut end = pin!(stream.stopped());
+    let mut nobody = Context::from_waker(Waker::noop());
     end.as_mut().poll(&mut nobody).is_ready()
 }
