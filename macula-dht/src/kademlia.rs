@@ -111,6 +111,7 @@ mod metrics;
 mod node;
 mod record;
 mod service;
+mod skew;
 mod store;
 mod subnet;
 mod table;

@@ -245,6 +245,7 @@ fn frames_of_the_directory() {
         after: Bytes::new(),
     };
     let found = wire::DhtFound {
+        unix_ms: 0,
         contacts: vec![contact(1)],
         records: vec![envelope.clone()],
         estimate: 1,

@@ -135,7 +135,8 @@ impl<T: Transport> State<T> {
                 biased;
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(until_deadline.unwrap_or(SWEEP_INTERVAL)) => {
-                    self.node.on_timeout(now(&*self.clock), &mut self.effects);
+                    let now = self.now();
+                    self.node.on_timeout(now, &mut self.effects);
                 }
                 Some(answered) = self.requests.join_next() => {
                     if let Ok((id, response)) = answered {
@@ -144,7 +145,8 @@ impl<T: Transport> State<T> {
                 }
                 keys = board.wanted() => {
                     for key in keys {
-                        self.node.watch(now(&*self.clock), key, &mut self.effects);
+                        let now = self.now();
+                        self.node.watch(now, key, &mut self.effects);
                     }
                 }
                 command = self.commands.recv(), if has_room => {
@@ -178,7 +180,7 @@ impl<T: Transport> State<T> {
     }
 
     fn command(&mut self, command: Command) {
-        let now = now(&*self.clock);
+        let now = self.now();
         match command {
             Command::Announce { key, value, lasting, reply } => {
                 let op = self.wait(Waiting::Announce(reply));
@@ -225,8 +227,13 @@ impl<T: Transport> State<T> {
         }
     }
 
+    /// What time it is, as far as this node can know.
+    fn now(&self) -> Now {
+        self.node.correct(now(&*self.clock))
+    }
+
     fn answered(&mut self, id: RequestId, response: Option<Response>) {
-        let now = now(&*self.clock);
+        let now = self.now();
         match response {
             Some(response) => self.node.on_response(now, id, response, &mut self.effects),
             None => self.node.on_failure(now, id, Failure::Peer, &mut self.effects),
@@ -254,7 +261,8 @@ impl<T: Transport> State<T> {
     fn send(&mut self, id: RequestId, to: Contact, request: &Request, limit: Duration) {
         let frame = request.to_frame(self.node.local());
         let (Ok(frame), true) = (frame, self.requests.len() < REQUESTS_MAX) else {
-            self.node.on_failure(now(&*self.clock), id, Failure::Local, &mut self.effects);
+            let now = self.now();
+            self.node.on_failure(now, id, Failure::Local, &mut self.effects);
             return;
         };
         let transport = self.transport.clone();
@@ -285,7 +293,8 @@ impl<T: Transport> State<T> {
             self.node.unwatch(&key);
         }
         let local = self.transport.local();
-        self.node.set_local(now(&*self.clock), local);
+        let now = self.now();
+        self.node.set_local(now, local);
     }
 
     fn wait(&mut self, waiting: Waiting) -> Op {

@@ -216,7 +216,7 @@ impl Mesh {
         now.unix.0 -= self.clock_back.get(&id).copied().unwrap_or(0);
         let mut out = Vec::new();
         let node = self.nodes.get_mut(&id).unwrap();
-        let result = call(node, now, &mut out);
+        let result = call(node, node.correct(now), &mut out);
         let deadline = node.deadline();
         if let Some(old) = self.timer_of.remove(&id) {
             self.timers.remove(&(old, id));
@@ -260,6 +260,11 @@ impl Mesh {
             Done::Announced(result) => result,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A node's wall clock is behind from now on.
+    pub(super) fn set_back(&mut self, id: NodeId, millis: u64) {
+        self.clock_back.insert(id, millis);
     }
 
     /// A node's process is in this run from now on.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use macula_proto::{Contact, ContactError, Frame, FrameKind, IdError, Key, NodeId, ProtoError, wire};
+use macula_proto::{
+    Contact, ContactError, Frame, FrameKind, IdError, Key, NodeId, ProtoError, UnixMillis, wire,
+};
 use prost::Message as _;
 
 use super::store::Refusal;
@@ -68,6 +70,8 @@ pub struct Findings {
     pub more: bool,
     /// The watch is registered.
     pub watching: bool,
+    /// What time it is for the sender; 0 if it does not say.
+    pub unix: UnixMillis,
 }
 
 /// See [`Response::Stored`].
@@ -248,6 +252,7 @@ impl Findings {
             + records_len(&self.records)
             + estimate
             + 2 * (usize::from(self.more) + usize::from(self.watching))
+            + if self.unix.0 == 0 { 0 } else { 1 + prost::encoding::encoded_len_varint(self.unix.0) }
     }
 
     fn to_wire(&self) -> wire::DhtFound {
@@ -257,6 +262,7 @@ impl Findings {
             estimate: u32::try_from(self.estimate).unwrap_or(u32::MAX),
             more: self.more,
             watching: self.watching,
+            unix_ms: self.unix.0,
         }
     }
 
@@ -269,6 +275,7 @@ impl Findings {
             estimate: message.estimate as usize,
             more: message.more,
             watching: message.watching,
+            unix: UnixMillis(message.unix_ms),
         })
     }
 }
@@ -379,6 +386,7 @@ mod tests {
                 estimate: 40_000,
                 more: true,
                 watching: false,
+                unix: UnixMillis(1_700_000_000_000),
             }),
             Response::Stored(Stored { outcomes: vec![StoreOutcome::default(); 3], ..Stored::default() }),
             Response::Notified(vec![key; 5]),

@@ -56,6 +56,8 @@ pub struct DhtMetrics {
     pub garbage: Counter,
     /// Hints and requests dropped because too much was waiting.
     pub overloads: Counter,
+    /// By how many seconds this node's wall clock is behind those of its peers; negative: ahead of them. 0 within 30 s.
+    pub clock_skew: Gauge,
 }
 
 /// Why a record was refused.
@@ -90,6 +92,7 @@ impl Default for DhtMetrics {
             requests_failed: Counter::default(),
             garbage: Counter::default(),
             overloads: Counter::default(),
+            clock_skew: Gauge::default(),
         }
     }
 }
@@ -123,6 +126,13 @@ impl DhtMetrics {
         r.register("requests_sent", "Requests sent", self.requests_sent.clone());
         r.register("requests_failed", "Requests not answered", self.requests_failed.clone());
         r.register("garbage", "Messages that were not what they should be", self.garbage.clone());
+        let skew = self.clock_skew.clone();
+        r.register_with_unit(
+            "clock_behind",
+            "By how much the wall clock is behind those of peers",
+            Unit::Seconds,
+            skew,
+        );
         r.register("overloads", "Hints and requests dropped under load", self.overloads.clone());
     }
 

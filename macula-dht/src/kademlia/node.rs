@@ -25,6 +25,7 @@ use super::lives::Lives;
 use super::message::{Find, Request, Response};
 use super::metrics::DhtMetrics;
 use super::record::SignedRecord;
+use super::skew::Skew;
 use super::store::Store;
 use super::table::{Heard, Table, TableSnapshot};
 use super::timers::Timers;
@@ -52,6 +53,7 @@ pub struct Node {
     store: Store,
     watchers: Watchers,
     lives: Lives,
+    skew: Skew,
     own: BTreeMap<Key, Own>,
     watched: BTreeMap<Key, Watched>,
     running: BTreeMap<LookupId, Running>,
@@ -165,6 +167,7 @@ impl Node {
             gate,
             metrics,
             lives: Lives::default(),
+            skew: Skew::default(),
             own: BTreeMap::new(),
             watched: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -314,6 +317,9 @@ impl Node {
         let took = now.at - sent.at;
         self.pace.sample(took);
         self.heard(now, sent.to.clone(), Some(took), out);
+        if let Response::Found(found) = &response {
+            self.heard_time(now, sent.to.id, found.unix);
+        }
         match (sent.purpose, response) {
             (Purpose::Lookup(lookup), Response::Found(found)) => {
                 self.lookup_answered(now, lookup, &sent.to.id, found, out);

@@ -301,6 +301,25 @@ fn somebody_who_just_died_holds_up_a_lookup_in_a_small_mesh_by_a_second_at_most(
 }
 
 #[test]
+fn a_node_whose_clock_begins_in_another_year_is_found_and_finds() {
+    let mut mesh = Mesh::joined(20, 30);
+    let (behind, other) = (mesh.ids[5], mesh.ids[9]);
+    mesh.announce(behind, key(1), "before").unwrap();
+    mesh.set_back(behind, 365 * 24 * 3_600_000);
+    mesh.announce(other, key(2), "other").unwrap();
+    assert_eq!(mesh.find(behind, key(2), 1).unwrap().records.len(), 1, "once it has heard what time it is");
+    assert_eq!(mesh.announce(behind, key(3), "value").unwrap().holders, 20);
+    mesh.announce(behind, key(1), "after").unwrap();
+    for (at, value) in [(1, "after"), (3, "value")] {
+        assert_eq!(mesh.find(other, key(at), 1).unwrap().by(&behind).unwrap().value, value);
+    }
+    mesh.run_for(seconds(3 * 3_600));
+    assert_eq!(mesh.find(other, key(3), 1).unwrap().records.len(), 1, "it stays announced");
+    mesh.withdraw(behind, key(1)).unwrap();
+    assert_eq!(mesh.find(other, key(1), 1).unwrap().records.len(), 0);
+}
+
+#[test]
 fn who_is_all_that_there_is_gets_all_the_time() {
     let mut mesh = Mesh::joined(19, 2);
     mesh.dead.insert(mesh.ids[0]);
@@ -388,7 +407,8 @@ fn a_node_whose_clock_went_back_overtakes_its_former_self() {
     let mut mesh = Mesh::joined(12, 30);
     let announcer = mesh.ids[9];
     mesh.announce(announcer, key(1), "former").unwrap();
-    mesh.restart(announcer, 600_000);
+    // By less than others would set it right by.
+    mesh.restart(announcer, 25_000);
     mesh.meet(announcer, mesh.ids[0]);
     mesh.run_for(seconds(5));
     mesh.announce(announcer, key(1), "latter").unwrap();

@@ -83,7 +83,7 @@ impl Simulation {
     ) {
         let now = self.clocks(node);
         let Some(directory) = self.nodes[node.place()].directory.as_mut() else { return };
-        let mut out = Vec::new();
+        let (now, mut out) = (directory.correct(now), Vec::new());
         act(directory, now, &mut out);
         for effect in out {
             self.carry_out(node, effect);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use macula_proto::{Contact, Distance, Key, NodeId, Timestamp, wire};
+use macula_proto::{Contact, Distance, Key, NodeId, Timestamp, UnixMillis, wire};
 
 use super::super::lookup::{Goal, Outcome};
 use super::super::message::{Request, Stored};
@@ -235,6 +235,22 @@ impl Node {
             storing.lapsed.extend(lapsed);
             self.settle_storing(now, id, out);
         }
+    }
+
+    /// A peer says what time it is for it. If this node's own clock turns out to be off, its records are announced again.
+    pub(super) fn heard_time(&mut self, now: Now, peer: NodeId, theirs: UnixMillis) {
+        let own = self.skew.uncorrected(now.unix);
+        if self.skew.heard(peer, theirs, own) {
+            self.metrics.clock_skew.set(self.skew.millis() / 1_000);
+            for key in self.own.keys() {
+                self.timers.set_by(Timer::Republish(*key), now.at);
+            }
+        }
+    }
+
+    /// The time to go by: this node's own, unless that is off.
+    pub fn correct(&self, now: Now) -> Now {
+        Now { unix: self.skew.correct(now.unix), ..now }
     }
 
     fn put_own(

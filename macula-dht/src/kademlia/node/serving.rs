@@ -63,7 +63,7 @@ impl Node {
     ) {
         let wanted = |known: &Known| known.failures == 0 && known.contact.id != from;
         let contacts = self.table.closest_where(&find.key, self.config.k, wanted);
-        let mut findings = Findings { contacts, ..Findings::default() };
+        let mut findings = Findings { contacts, unix: now.unix, ..Findings::default() };
         if let (Some(lapse), Some(sender)) = (find.watch, sender) {
             findings.watching = self.watchers.register(now.at, find.key, sender, lapse);
         }
