@@ -187,17 +187,34 @@ pub struct BucketContact {
 pub struct Lookup {
     /// The key that was looked up.
     pub key: String,
-    /// Every request, in the order they were sent.
-    pub rounds: Vec<LookupRound>,
+    /// Every question, in the order they were asked.
+    pub questions: Vec<LookupQuestion>,
     /// The records found.
     pub records: Vec<LookupRecord>,
     /// How long it took, in microseconds.
     pub took_us: u64,
 }
 
-/// One request of a lookup.
+/// What became of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "outcome")]
+pub enum LookupAnswer {
+    /// It was answered.
+    Answered {
+        /// Nodes that were named.
+        contacts: usize,
+        /// Records that were handed out.
+        records: usize,
+    },
+    /// There was no answer.
+    Failed,
+    /// The lookup ended before an answer came.
+    Unanswered,
+}
+
+/// One question of a lookup.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LookupRound {
+pub struct LookupQuestion {
     /// Round, from 1: how many nodes were asked one after the other to get to this one.
     pub round: u32,
     /// When it was asked, in microseconds since the lookup's start.
@@ -206,8 +223,8 @@ pub struct LookupRound {
     pub asked: String,
     /// How many leading bits its id shares with the key.
     pub shared_bits: u32,
-    /// What came back, in words.
-    pub answer: String,
+    /// What came back.
+    pub answer: LookupAnswer,
     /// How long it took, in microseconds; absent if nothing came back.
     pub took_us: Option<u64>,
 }

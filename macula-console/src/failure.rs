@@ -111,7 +111,6 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let code = match &error {
             ConfigError::Unknown { .. } => ErrorCode::NotFound,
-            ConfigError::Fixed { .. } => ErrorCode::Conflict,
             _ => ErrorCode::Invalid,
         };
         // That the value was meant for a running node is clear to whoever asked it.

@@ -199,15 +199,15 @@ async fn lookup(
         _ => return Err(Failure::invalid("say what to look up: key, topic or procedure")),
     };
     let (trace, found) = node.lookup(key).await?;
-    let rounds = trace.steps.iter().map(|step| api::LookupRound {
+    let questions = trace.steps.iter().map(|step| api::LookupQuestion {
         round: step.round,
         asked_us: micros(step.asked),
         asked: step.peer.id.to_string(),
         shared_bits: step.shared_bits,
         answer: match step.outcome {
-            StepOutcome::Answered { contacts, records } => format!("{contacts} contacts, {records} records"),
-            StepOutcome::Failed => "failed".to_owned(),
-            StepOutcome::Unanswered => "not waited for".to_owned(),
+            StepOutcome::Answered { contacts, records } => api::LookupAnswer::Answered { contacts, records },
+            StepOutcome::Failed => api::LookupAnswer::Failed,
+            StepOutcome::Unanswered => api::LookupAnswer::Unanswered,
         },
         took_us: step.took.map(micros),
     });
@@ -219,7 +219,7 @@ async fn lookup(
     });
     Ok(Json(api::Lookup {
         key: key.to_string(),
-        rounds: rounds.collect(),
+        questions: questions.collect(),
         records: records.collect(),
         took_us: micros(trace.took),
     }))

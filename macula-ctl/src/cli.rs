@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use macula::config::{Kind, Raw, Value};
 
@@ -112,7 +112,7 @@ pub(crate) enum Command {
     Tags(TagsCommand),
     /// Change the log level of a running node
     Log(Log),
-    /// Print the node's metrics in the Prometheus text format
+    /// Print the node's metrics in the OpenMetrics text format, which Prometheus reads
     Metrics,
     /// Save or show which node commands talk to
     #[command(subcommand)]
@@ -184,15 +184,15 @@ pub(crate) struct Members {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["key", "topic", "procedure"])))]
 pub(crate) struct Lookup {
     /// The key: 52 base32 characters, as `lookup --topic` and `--procedure` print it
-    #[arg(required_unless_present_any = ["topic", "procedure"])]
     pub(crate) key: Option<String>,
     /// Look up where this topic is announced
-    #[arg(long, conflicts_with = "key")]
+    #[arg(long)]
     pub(crate) topic: Option<String>,
     /// Look up where this procedure is announced
-    #[arg(long, conflicts_with_all = ["key", "topic"])]
+    #[arg(long)]
     pub(crate) procedure: Option<String>,
     /// Show each question: who was asked in which round, who answered what, how long it took
     #[arg(long)]

@@ -133,6 +133,12 @@ fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("our documents have string keys only")
 }
 
+/// `1 node`, `2 nodes`.
+pub(crate) fn count(number: impl TryInto<u64>, what: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A span of time, to the two largest units.
 pub(crate) fn span(seconds: u64) -> String {
     let (d, h, m, s) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
@@ -159,6 +165,7 @@ mod tests {
 
     #[test]
     fn spans_and_durations() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "node")), ["0 nodes", "1 node", "2 nodes"]);
         assert_eq!(span(59), "59s");
         assert_eq!(span(61), "1m 1s");
         assert_eq!(span(3_700), "1h 1m");

@@ -5,7 +5,7 @@
 
 mod support;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{NodeProcess, User};
 
 const NODES: usize = 30;
@@ -50,7 +50,7 @@ fn what_one_of_thirty_announces_is_found_from_all_others() {
         let found = user.json(&["--node", &node.name, "lookup", "--procedure", "home.answer"]);
         let records = found["records"].as_array().unwrap();
         assert!(records.len() == 1 && records[0]["announcer"] == announcer, "{}: {found:#}", node.name);
-        asked_others += usize::from(!found["rounds"].as_array().unwrap().is_empty());
+        asked_others += usize::from(!found["questions"].as_array().unwrap().is_empty());
     }
     assert_eq!(asked_others, NODES - 1, "no answer came from a node's own store alone");
     // The last one to come uses it.
@@ -82,7 +82,7 @@ fn the_routing_table_and_a_lookup_are_shown_in_full() {
     let _subscribed = user.stream(&["--node", "b", "subscribe", "home.kitchen"], "subscribed");
     let lookup = user.json(&["--node", "c", "lookup", "--topic", "home.kitchen"]);
     assert_eq!(lookup["records"][0]["announcer"], b.id());
-    let questions = lookup["rounds"].as_array().unwrap();
+    let questions = lookup["questions"].as_array().unwrap();
     let mut asked: Vec<_> = questions.iter().map(|question| question["asked"].as_str().unwrap()).collect();
     asked.sort_unstable();
     let mut others = [a.id(), b.id()];
@@ -93,13 +93,15 @@ fn the_routing_table_and_a_lookup_are_shown_in_full() {
             question["round"].as_u64() >= Some(1) && question["took_us"].as_u64() > Some(0),
             "{question}"
         );
-        assert!(question["answer"].as_str().unwrap().ends_with(", 1 records"), "{question}");
+        let answer = &question["answer"];
+        assert_eq!((&answer["outcome"], &answer["records"]), (&json!("answered"), &json!(1)), "{question}");
+        assert!(answer["contacts"].is_u64(), "{question}");
     }
     // For people, the questions are shown when they are asked for.
     let plain = user.ctl(&["--node", "c", "lookup", "--topic", "home.kitchen"]).stdout();
-    assert!(plain.contains("1 records") && !plain.contains("SHARED BITS"), "{plain}");
+    assert!(plain.contains(": 1 record in") && !plain.contains("SHARED BITS"), "{plain}");
     let traced = user.ctl(&["--node", "c", "lookup", "--topic", "home.kitchen", "--trace"]).stdout();
-    for part in ["ROUND", "SHARED BITS", "TOOK", "1 records", &a.id()[..10]] {
+    for part in ["ROUND", "SHARED BITS", "TOOK", ", 1 record ", &a.id()[..10]] {
         assert!(traced.contains(part), "no `{part}` in {traced}");
     }
 }

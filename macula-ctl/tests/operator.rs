@@ -198,3 +198,68 @@ fn a_provider_that_dies_is_not_a_missing_node() {
     assert_eq!(called.status.code(), Some(10), "{said}");
     assert!(said.contains("the handler may have run"), "{said}");
 }
+
+#[test]
+fn refusals_say_what_is_wrong_once_and_with_the_right_exit_code() {
+    let user = User::new();
+    let other = user.start("other", &["--realm", "another"]);
+    let _node = user.start("node", &[]);
+    let addr = other.addr();
+    let said_once = format!("no connection to {addr}: no realm in common");
+    let bad_end = "b".repeat(52);
+    for (args, code, part) in [
+        (&["join", addr.as_str()][..], 10, said_once.as_str()),
+        (&["lookup", &bad_end], 2, "an id ends with `a` or `q`"),
+        (&["lookup", "short"], 2, "52 characters a-z, 2-7"),
+        (&["lookup"], 2, "<KEY|--topic <TOPIC>|--procedure <PROCEDURE>>"),
+        (&["lookup", "--topic", "a.b", "--procedure", "a.b"], 2, "cannot be used with"),
+        (&["config", "set", "routing.k", "7"], 2, "cannot be changed while the node runs"),
+        (&["dev", "--nodes", "1", "--log-level", "zzz"], 2, "--log-level \"zzz\": expected a level"),
+    ] {
+        let outcome = user.ctl(args);
+        assert_eq!(outcome.code(), code, "{args:?}: {}", outcome.stderr());
+        assert!(outcome.stderr().contains(part), "{args:?}: {}", outcome.stderr());
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_logged_once_and_so_is_a_join_through_several_seeds() {
+    let user = User::new();
+    let a = user.start("a", &[]);
+    let b = user.start("b", &["--join", &a.addr()]);
+    user.wait_for_members("a", 2);
+    user.wait_for_members("b", 2);
+    let data = user.home().join("data");
+    let in_the_way = data.join("peers.json");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let c = ["--data-dir", data.to_str().unwrap(), "--join", &a.addr(), "--join", &b.addr()];
+    let _c = user.start("c", &c);
+    user.wait_for_members("c", 3);
+    let lines = |what: &str| {
+        let log = std::fs::read_to_string(user.log("c")).unwrap();
+        log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    user.until("it is logged", || !lines("could not be saved").is_empty());
+    // Each change is to be saved within a second.
+    let mut change = 0;
+    let until_up = |seconds: u64| {
+        user.wait_for(&["--node", "c", "status"], "up", |status| status["uptime_s"].as_u64() >= Some(seconds))
+    };
+    let up = until_up(0)["uptime_s"].as_u64().unwrap();
+    for n in 1..=4 {
+        change += 1;
+        assert_eq!(user.ctl(&["--node", "a", "tags", "set", &format!("n={change}")]).code(), 0);
+        until_up(up + n);
+    }
+    std::fs::remove_dir(&in_the_way).unwrap();
+    user.until("it is saved", || {
+        change += 1;
+        user.ctl(&["--node", "a", "tags", "set", &format!("n={change}")]);
+        in_the_way.is_file()
+    });
+    user.until("that is logged", || !lines("can be saved again").is_empty());
+    let warned = lines("could not be saved");
+    assert!(warned.len() == 1 && warned[0].contains(in_the_way.to_str().unwrap()), "{warned:#?}");
+    let joined = lines("joined");
+    assert_eq!(joined.len(), 1, "{joined:#?}");
+}

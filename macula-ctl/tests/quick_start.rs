@@ -97,7 +97,7 @@ fn errors_say_what_and_what_to_try_and_have_their_exit_codes() {
         (&["call", "nobody.home"], 4, "nobody in this mesh offers it"),
         (&["join", "nowhere"], 2, "nowhere"),
         (&["config", "get", "quic.idle_timout"], 4, "did you mean `quic.idle_timeout`"),
-        (&["config", "set", "node.name", "x"], 9, "cannot be changed while the node runs"),
+        (&["config", "set", "node.name", "x"], 2, "cannot be changed while the node runs"),
         (&["config", "set", "rpc.default_timeout", "never"], 2, "rpc.default_timeout"),
         (&["serve", "x.y", "--exec", "./missing.sh"], 2, "missing.sh"),
         (&["--node", "other", "status"], 3, "no node `other` is running"),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, DecodeKind};
 use sha2::{Digest, Sha256};
 
 use crate::Realm;
@@ -24,6 +24,9 @@ pub enum IdError {
     /// The text form is not 52 base32 characters.
     #[error("`{0}` is not an id: an id is written as 52 characters a-z, 2-7 (base32)")]
     Text(String),
+    /// The text form has a last character that no id ends with: 52 characters have four bits more than an id.
+    #[error("`{0}` is not an id: an id ends with `a` or `q`, so at least the last character is wrong")]
+    End(String),
 }
 
 macro_rules! id {
@@ -75,11 +78,15 @@ macro_rules! id {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, IdError> {
-                let wrong = || IdError::Text(text.chars().take(64).collect());
+                let quoted = || text.chars().take(64).collect();
+                let wrong = || IdError::Text(quoted());
                 if text.len() != TEXT_BYTES {
                     return Err(wrong());
                 }
-                let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|_| wrong())?;
+                let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|error| match error.kind {
+                    DecodeKind::Trailing => IdError::End(quoted()),
+                    _ => wrong(),
+                })?;
                 Self::try_from(bytes.as_slice()).map_err(|_| wrong())
             }
         }
@@ -154,6 +161,9 @@ mod tests {
         assert_eq!("abc".parse::<NodeId>(), Err(IdError::Text("abc".into())));
         let one_outside_the_alphabet = "1".repeat(TEXT_BYTES);
         assert!(one_outside_the_alphabet.parse::<NodeId>().is_err());
+        let (good, bad) = (format!("{}q", "b".repeat(51)), "b".repeat(52));
+        assert!(good.parse::<NodeId>().is_ok());
+        assert_eq!(bad.parse::<NodeId>(), Err(IdError::End(bad)));
         assert_eq!(NodeId::try_from(&[0u8; 31][..]), Err(IdError::Length(31)));
     }
 

@@ -83,7 +83,7 @@ pub enum JoinError {
         cause: String,
     },
     /// Nobody could be connected to.
-    #[error("no connection to {addr}: {cause}")]
+    #[error("no connection to {addr}: {}", without(addr, cause))]
     Connect {
         /// As given.
         addr: String,
@@ -106,6 +106,12 @@ pub enum JoinError {
         /// How long it was waited.
         waited: Duration,
     },
+}
+
+/// What the transport says, without the address if that was said already.
+fn without(addr: &str, cause: &TransportError) -> String {
+    let cause = cause.to_string();
+    cause.strip_prefix(addr).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&cause).to_owned()
 }
 
 /// Why a node could not start.
@@ -158,5 +164,24 @@ impl StartError {
             self,
             Self::DataDir(DataDirError::InUse { .. }) | Self::Bind(BindError::InUse(_)) | Self::NoPort { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use macula_transport::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_said_once() {
+        let cause = |at: &str| TransportError::Refused { addr: at.parse().unwrap(), refusal: Refusal::Realm };
+        let shown = |addr: &str, at| JoinError::Connect { addr: addr.into(), cause: cause(at) }.to_string();
+        assert_eq!(
+            shown("127.0.0.1:47000", "127.0.0.1:47000"),
+            "no connection to 127.0.0.1:47000: no realm in common"
+        );
+        let by_name = "no connection to seed.example:1: 192.0.2.1:1: no realm in common";
+        assert_eq!(shown("seed.example:1", "192.0.2.1:1"), by_name);
     }
 }

@@ -1,9 +1,11 @@
 //! Finding a mesh, staying in it, leaving it.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use macula_membership::{Membership, MembershipError};
@@ -11,7 +13,7 @@ use macula_proto::{Clock, Contact, NodeId, UnixMillis};
 use macula_transport::{Target, Transport, TransportError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError as JoinFailure, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::JoinError;
@@ -70,7 +72,11 @@ pub(crate) struct Presence<T: Transport> {
     left: AtomicBool,
     /// Cancelled by `leave`: a join that is still under way must not bring the node back.
     stay: Mutex<CancellationToken>,
+    /// How many other members the log last spoke of: several seeds that answer at once are one join.
+    told: AtomicUsize,
     kept: Option<KeptFiles>,
+    /// Files that could not be written the last time.
+    unsaved: Mutex<BTreeSet<PathBuf>>,
     seed: u64,
 }
 
@@ -83,7 +89,8 @@ impl<T: Transport> Presence<T> {
         seed: u64,
     ) -> Self {
         let (seeds, changed, left) = (Mutex::new(seeds), Notify::new(), AtomicBool::new(false));
-        Self { core, clock, seeds, changed, left, stay: Mutex::default(), kept, seed }
+        let (stay, told, unsaved) = (Mutex::default(), AtomicUsize::new(0), Mutex::default());
+        Self { core, clock, seeds, changed, left, stay, told, kept, unsaved, seed }
     }
 
     /// Joins through whoever listens at `host:port`.
@@ -227,10 +234,11 @@ impl<T: Transport> Presence<T> {
 
     async fn rejoin(&self, target: &BootstrapTarget) -> Result<(), JoinError> {
         let before = self.others();
+        self.told.fetch_min(before, Ordering::Relaxed);
         let joined = self.rejoin_through(target).await;
         let now = self.others();
         // Looking for lost members where they may be again is nothing to talk about until they are.
-        if joined.is_ok() && now > before {
+        if joined.is_ok() && now > before && now > self.told.fetch_max(now, Ordering::Relaxed) {
             tracing::info!(through = %target, members = now + 1, "joined");
         }
         joined
@@ -323,11 +331,8 @@ impl<T: Transport> Presence<T> {
         };
         // Alone, the last known contacts are worth more than an empty table.
         let Some(table) = exported.ok().filter(|table| !table.is_empty()) else { return };
-        match tokio::task::spawn_blocking(move || file.save(&table)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the routing table could not be saved"),
-            Err(error) => tracing::warn!(%error, "the routing table could not be saved"),
-        }
+        let path = file.path().to_owned();
+        self.note_saved(path, tokio::task::spawn_blocking(move || file.save(&table)).await);
     }
 
     async fn save_peers(&self, file: PeersFile) {
@@ -340,10 +345,25 @@ impl<T: Transport> Presence<T> {
         if peers.is_empty() {
             return;
         }
-        match tokio::task::spawn_blocking(move || file.save(peers)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the peers could not be saved"),
-            Err(error) => tracing::warn!(%error, "the peers could not be saved"),
+        let path = file.path().to_owned();
+        self.note_saved(path, tokio::task::spawn_blocking(move || file.save(peers)).await);
+    }
+
+    /// A file that cannot be written is logged when that begins and when it ends, not each time.
+    fn note_saved(&self, path: PathBuf, outcome: Result<io::Result<()>, JoinFailure>) {
+        let error = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        let mut unsaved = self.unsaved.lock();
+        let shown = path.display().to_string();
+        match error {
+            None if unsaved.remove(&path) => tracing::info!(path = shown, "can be saved again"),
+            Some(error) if unsaved.insert(path) => {
+                tracing::warn!(path = shown, %error, "could not be saved; it is tried further, without another word");
+            }
+            None | Some(_) => {}
         }
     }
 }

@@ -180,7 +180,9 @@ impl Node {
         self.inner.supervisor.kill(name)
     }
 
-    /// All counters, gauges and histograms, in the OpenMetrics text format.
+    /// All counters, gauges and histograms, in the OpenMetrics text format. A counter by reason (`transport_refusals`,
+    /// `transport_dropped`, `membership_refused`, `dht_stores_refused`, …) shows a reason once it has occurred. Datagrams
+    /// that are no QUIC, or cannot be decrypted, are discarded by QUIC itself before anything could count them.
     pub fn metrics(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.

@@ -1,7 +1,7 @@
 //! `dev`: a mesh in one process, to play with.
 
 use macula::Node;
-use macula::config::LogFormat;
+use macula::config::{LogFormat, RawConfig};
 
 use crate::cli::{Dev, Format};
 use crate::daemon;
@@ -9,7 +9,9 @@ use crate::error::CliError;
 use crate::{logging, output};
 
 pub(crate) async fn dev(args: Dev, format: Format) -> Result<(), CliError> {
-    let log = logging::init(&args.log_level, LogFormat::Text)?;
+    let wanted = RawConfig::new().set("log.level", &args.log_level).build();
+    let wanted = wanted.map_err(|errors| super::start::misconfigured(&errors))?;
+    let log = logging::init(&wanted.log.level, LogFormat::Text)?;
     let progress = super::progress(&format!("starting {} nodes", args.nodes));
     let mut nodes: Vec<Node> = Vec::new();
     for n in 1..=args.nodes {

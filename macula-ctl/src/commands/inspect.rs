@@ -1,8 +1,8 @@
 //! Commands that show how a node is.
 
 use macula_console::api::{
-    Bucket, ConfigEntry, Lookup, LookupRecord, LookupRound, Mesh, Peer, Provider, Registration, Status,
-    Subscription, Task,
+    Bucket, ConfigEntry, Lookup, LookupAnswer, LookupQuestion, LookupRecord, Mesh, Peer, Provider,
+    Registration, Status, Subscription, Task,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::cli::{self, Format};
 use crate::client::Client;
 use crate::context::{self, Running};
 use crate::error::CliError;
-use crate::output::{self, Row, micros, span};
+use crate::output::{self, Row, count, micros, span};
 
 /// How many characters of an id stand in a table.
 const ID_CHARS: usize = 10;
@@ -58,7 +58,7 @@ pub(crate) async fn lookup(client: &Client, format: Format, args: &cli::Lookup) 
     match format {
         Format::Table => {
             if args.trace {
-                output::rows(format, &lookup.rounds)?;
+                output::rows(format, &lookup.questions)?;
             }
             if !lookup.records.is_empty() {
                 output::rows(format, &lookup.records)?;
@@ -102,7 +102,8 @@ pub(crate) async fn nodes(format: Format) -> Result<(), CliError> {
 fn status_text(status: &Status) -> String {
     let tasks = |task: &Task| match (&task.last_failure, task.restarts) {
         (Some(failure), restarts) => {
-            format!("{}: {}, {restarts} restarts ({failure})", task.name, task.state)
+            let restarts = count(restarts, "restart");
+            format!("{}: {}, {restarts} ({failure})", task.name, task.state)
         }
         (None, _) => format!("{}: {}", task.name, task.state),
     };
@@ -135,13 +136,14 @@ fn mesh(mesh: Mesh) -> &'static str {
 }
 
 fn lookup_summary(lookup: &Lookup) -> String {
-    let rounds = lookup.rounds.iter().map(|question| question.round).max().unwrap_or(0);
+    let rounds = lookup.questions.iter().map(|question| question.round).max().unwrap_or(0);
     format!(
-        "key {}: {} records in {}; {} questions in {rounds} rounds",
+        "key {}: {} in {}; {} in {}",
         lookup.key,
-        lookup.records.len(),
+        count(lookup.records.len(), "record"),
         micros(lookup.took_us),
-        lookup.rounds.len(),
+        count(lookup.questions.len(), "question"),
+        count(rounds, "round"),
     )
 }
 
@@ -263,7 +265,7 @@ impl Row for ConfigEntry {
     }
 }
 
-impl Row for LookupRound {
+impl Row for LookupQuestion {
     const COLUMNS: &'static [&'static str] = &["round", "at", "asked", "shared bits", "answer", "took"];
 
     fn cells(&self) -> Vec<String> {
@@ -272,7 +274,13 @@ impl Row for LookupRound {
             micros(self.asked_us),
             short(&self.asked),
             self.shared_bits.to_string(),
-            self.answer.clone(),
+            match self.answer {
+                LookupAnswer::Answered { contacts, records } => {
+                    format!("{}, {}", count(contacts, "contact"), count(records, "record"))
+                }
+                LookupAnswer::Failed => "failed".into(),
+                LookupAnswer::Unanswered => "not waited for".into(),
+            },
             self.took_us.map_or_else(|| "-".into(), micros),
         ]
     }

@@ -19,7 +19,8 @@ pub(crate) async fn join(client: &Client, format: Format, addr: &str) -> Result<
     progress.finish_and_clear();
     output::one(format, &joined, || {
         let seed = super::inspect::short(&joined.seed);
-        format!("joined through {seed} in {} ms: {} members", joined.took_ms, joined.members)
+        let members = output::count(joined.members, "member");
+        format!("joined through {seed} in {} ms: {members}", joined.took_ms)
     })
 }
 

@@ -32,7 +32,10 @@ async fn watch(client: &Client, format: Format) -> Result<(), CliError> {
             (_, Format::Json | Format::Ndjson) => output::line(&event)?,
             (MemberEvent::Members { members }, Format::Table) => output::rows(format, members)?,
             (MemberEvent::Lagged { lost }, Format::Table) => {
-                output::say(&format!("{lost} changes lost: too slow; these are the members now"));
+                output::say(&format!(
+                    "{} lost: too slow; these are the members now",
+                    output::count(*lost, "change")
+                ));
             }
             (event, Format::Table) => output::print(&output::one_line(&line(event)))?,
         }

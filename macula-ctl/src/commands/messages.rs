@@ -12,7 +12,7 @@ use crate::cli::{self, Format, Lag};
 use crate::client::Client;
 use crate::daemon;
 use crate::error::CliError;
-use crate::output;
+use crate::output::{self, count};
 
 /// Largest message that is read from stdin; the mesh takes no larger one.
 const INPUT_BYTES_MAX: u64 = macula::PAYLOAD_BYTES_MAX as u64;
@@ -42,7 +42,8 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
 /// Says whom a message reached.
 pub(crate) fn report(published: &Published) {
     let Published { peers, local, dropped, failed, unnamed, groups: _, unserved } = *published;
-    output::say(&format!("reached {peers} remote nodes and {local} local subscriptions"));
+    let (peers, local) = (count(peers, "remote node"), count(local, "local subscription"));
+    output::say(&format!("reached {peers} and {local}"));
     for (count, what) in [
         (dropped, "copies were dropped: the queues that they were for are full"),
         (failed, "remote nodes could not be connected to in time and did not get it"),
@@ -64,8 +65,9 @@ async fn publish_acknowledged(
     let body = PublishAcknowledged { message, within_ms: millis(within) };
     let acknowledged: Acknowledged = client.send(Method::POST, "/v1/publish-acknowledged", &body).await?;
     if format == Format::Table {
-        let (nodes, groups) = (acknowledged.taken.len(), acknowledged.groups.len());
-        output::say(&format!("taken by {nodes} nodes and {groups} queue groups"));
+        let nodes = count(acknowledged.taken.len(), "node");
+        let groups = count(acknowledged.groups.len(), "queue group");
+        output::say(&format!("taken by {nodes} and {groups}"));
     } else {
         output::one(format, &acknowledged, String::new)?;
     }
@@ -123,7 +125,7 @@ pub(crate) async fn subscribe(
             }) => {
                 output::say(&format!("subscribed to {pattern}; Ctrl-C ends it"));
                 if args.retained {
-                    output::say(&format!("{retained} retained values"));
+                    output::say(&count(retained, "retained value"));
                 }
                 for (count, what) in [
                     (retained_lost, "retained values found no room: see --queue"),
@@ -134,7 +136,9 @@ pub(crate) async fn subscribe(
                     }
                 }
             }
-            Some(SubscribeEvent::Lagged { lost }) => output::say(&format!("{lost} messages lost: too slow")),
+            Some(SubscribeEvent::Lagged { lost }) => {
+                output::say(&format!("{} lost: too slow", count(lost, "message")));
+            }
             Some(SubscribeEvent::Message(message)) => {
                 match format {
                     Format::Table => {

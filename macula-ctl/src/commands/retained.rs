@@ -17,7 +17,7 @@ pub(crate) async fn publish(client: &Client, format: Format, message: &Publish) 
         return output::one(format, &retained, String::new);
     }
     super::messages::report(&retained.published);
-    output::say(&format!("kept by {} nodes for those who come later", retained.holders));
+    output::say(&format!("kept by {} for those who come later", output::count(retained.holders, "node")));
     Ok(())
 }
 

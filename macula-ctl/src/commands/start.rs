@@ -108,7 +108,7 @@ fn failed(error: &StartError, config: &Config) -> CliError {
 }
 
 /// A wrong configuration. What the command line said is called by the name of its option.
-fn misconfigured(errors: &ConfigErrors) -> CliError {
+pub(super) fn misconfigured(errors: &ConfigErrors) -> CliError {
     let lines: Vec<_> = errors
         .0
         .iter()

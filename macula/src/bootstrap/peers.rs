@@ -69,6 +69,11 @@ impl PeersFile {
         Self { path: path.into() }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The peers in the file, the most recently seen first. No file means no peers; a damaged one is moved aside
     /// with a warning, and also means no peers: a node must start without them as well.
     pub fn load(&self) -> Vec<KnownPeer> {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use macula_dht::kademlia::Table;
@@ -47,6 +47,11 @@ impl TableFile {
     /// The file at a path; it need not exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The table in the file. No file means no table; a damaged one is moved aside with a warning, and also means none: a
