@@ -40,6 +40,7 @@ fn reached(published: macula::Published) -> api::Published {
         dropped: published.dropped,
         failed: published.failed,
         unnamed: published.unnamed,
+        by_trees: published.by_trees,
         groups: published.groups,
         unserved: published.unserved,
     }

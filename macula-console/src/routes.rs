@@ -68,6 +68,7 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/routing-table", get(routing_table))
         .route("/v1/lookup", get(lookup))
         .route("/v1/subscriptions", get(subscriptions))
+        .route("/v1/trees", get(trees))
         .route("/v1/registrations", get(registrations))
         .route("/v1/config", get(config))
         .route("/v1/config/{key}", get(config_get).put(config_set))
@@ -238,6 +239,22 @@ async fn subscriptions(State(node): State<Node>) -> Json<Vec<api::Subscription>>
         dropped: info.dropped,
     };
     Json(node.subscriptions().into_iter().map(row).collect())
+}
+
+async fn trees(State(node): State<Node>) -> Json<Vec<api::Tree>> {
+    let row = |info: macula::TreeInfo| {
+        let (eager, lazy): (Vec<_>, Vec<_>) = info.links.iter().partition(|link| link.is_eager);
+        let ids = |links: Vec<&macula::LinkInfo>| links.iter().map(|link| link.peer.to_string()).collect();
+        api::Tree {
+            realm: info.realm.to_string(),
+            pattern: info.pattern.to_string(),
+            eager: ids(eager),
+            lazy: ids(lazy),
+            announced: info.is_announced,
+            hops: info.last_hops,
+        }
+    };
+    Json(node.trees().into_iter().map(row).collect())
 }
 
 async fn registrations(State(node): State<Node>) -> Json<Vec<api::Registration>> {

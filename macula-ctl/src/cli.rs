@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Lookup(Lookup),
     /// List the node's subscriptions
     Subscriptions,
+    /// List the trees of subscribers in which the node takes part, with its neighbours in each
+    Trees,
     /// List the node's procedures
     Registrations,
     /// List who offers a procedure, in the whole mesh

@@ -82,6 +82,7 @@ async fn on_node(command: Command, global: &Global) -> Result<(), CliError> {
         Command::Subscriptions => {
             inspect::list::<macula_console::api::Subscription>(client, format, "/v1/subscriptions").await
         }
+        Command::Trees => inspect::list::<macula_console::api::Tree>(client, format, "/v1/trees").await,
         Command::Registrations => {
             inspect::list::<macula_console::api::Registration>(client, format, "/v1/registrations").await
         }

@@ -120,6 +120,14 @@ kinds! {
     PUBLISH = 24;
     /// What became of published messages that are to be acknowledged.
     PUBLISHED = 25;
+    /// A published message on its way through a tree of subscribers.
+    TREE_MESSAGE = 26;
+    /// Messages of a tree that can be asked for.
+    TREE_HAVE = 27;
+    /// Asks for messages of a tree.
+    TREE_WANT = 28;
+    /// Makes and ends links between the nodes of a tree.
+    TREE_LINK = 29;
     /// A call.
     CALL = 32;
     /// A call's result, or one part of it.

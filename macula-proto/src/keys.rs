@@ -59,6 +59,8 @@ impl Domain {
     pub const LEAVE: Self = Self("macula/1 leave");
     /// A directory record, by its announcer.
     pub const RECORD: Self = Self("macula/1 record");
+    /// A published message that others forward, by its publisher.
+    pub const TREE: Self = Self("macula/1 tree");
 
     /// What is really signed: tag, zero byte, bytes.
     fn message(self, bytes: &[u8]) -> Vec<u8> {

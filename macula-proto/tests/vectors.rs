@@ -17,6 +17,9 @@ use macula_proto::{
 };
 use prost::Message;
 
+#[path = "vectors/trees.rs"]
+mod trees;
+
 /// One line of a file.
 struct Vector {
     name: &'static str,
@@ -295,7 +298,7 @@ fn frames_of_pubsub() {
         ..Default::default()
     };
     let interest =
-        wire::Interest { patterns: vec!["home.kitchen".into(), "home.#".into()], conditions: vec![] };
+        wire::Interest { patterns: vec!["home.kitchen".into(), "home.#".into()], ..Default::default() };
     let conditional = wire::Interest {
         patterns: vec!["home.#".into()],
         conditions: vec![wire::InterestCondition {
@@ -303,6 +306,7 @@ fn frames_of_pubsub() {
             filter: "json.celsius > 30".into(),
             ..Default::default()
         }],
+        ..Default::default()
     };
     let grouped = wire::Interest {
         patterns: vec!["home.#".into()],
@@ -310,6 +314,7 @@ fn frames_of_pubsub() {
             wire::InterestCondition::default(),
             wire::InterestCondition { group: "workers".into(), ..Default::default() },
         ],
+        ..Default::default()
     };
     let picked =
         wire::Publish { groups: vec!["workers".into()], grouped: true, headers: vec![], ..publish.clone() };

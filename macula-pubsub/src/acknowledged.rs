@@ -158,7 +158,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             let unresolved = route.ready(deadline - within + patience).await;
             let reading = inner.routes.read(&route, inner.gate.as_ref(), &inner.metrics);
             let subscribers = inner.local.matching(realm, topic);
-            let chosen = reading.choose(&content.payload, &inner.metrics);
+            let chosen = reading.choose(&content.payload, true, &inner.metrics);
             let journey = match route.order() {
                 Some(mut order) => {
                     inner.set_out(content, &mut order, &reading, chosen, &subscribers, options)?
@@ -195,7 +195,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         }
         let pick = |(group, members)| Pick::new(group, members, &content.publisher, content.sequence);
         let picks: Vec<Pick> = chosen.groups.into_iter().map(pick).collect();
-        let scope = Scope { grouped: !picks.is_empty(), ..Scope::default() };
+        let scope =
+            Scope { grouped: !picks.is_empty(), apart: !reading.trees.is_empty(), ..Scope::default() };
         let number = self.awaited.number();
         let frame = content.to_frame_with(options.wait, &scope, number)?;
         order.last_sequence = content.sequence;

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::Pattern;
 use crate::interest::{Interests, Want};
 use crate::retained::{RetainedFull, RetainedTable, RetainedValue};
 
@@ -83,6 +84,16 @@ impl<D: Directory> Announcer<D, Interests> {
         drop(table);
         self.changed.notify_one();
         key
+    }
+
+    /// This node is in the tree of a pattern, or not any more; the record follows in the background.
+    pub(crate) fn set_tree(&self, realm: &Realm, pattern: &Pattern, is_in: bool) {
+        let mut table = self.table.lock();
+        if let Some(key) = table.records.set_tree(realm, pattern, is_in) {
+            table.dirty.insert(key);
+            drop(table);
+            self.changed.notify_one();
+        }
     }
 }
 

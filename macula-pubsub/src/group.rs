@@ -95,12 +95,14 @@ pub(crate) struct Scope {
     pub(crate) groups: Vec<Group>,
     /// Another node could not be given it: it is for `groups` only, and comes late.
     pub(crate) handed_over: bool,
+    /// It is in no order with what comes by trees.
+    pub(crate) apart: bool,
 }
 
 impl Scope {
     /// A copy that another node could not be given.
     pub(crate) fn handed_over(group: Group) -> Self {
-        Self { grouped: true, groups: vec![group], handed_over: true }
+        Self { grouped: true, groups: vec![group], handed_over: true, apart: false }
     }
 
     /// Whether a copy is for subscriptions of this group, or for those of none.
@@ -200,7 +202,7 @@ pub(crate) fn address(
     addressed.here = Scope {
         grouped: true,
         groups: only_here.map(|group| (*group).clone()).collect(),
-        handed_over: false,
+        ..Scope::default()
     };
     for (group, mut members) in groups {
         if local.contains(&group) {
@@ -237,7 +239,7 @@ mod tests {
         let [workers, others]: [Group; 2] = ["workers", "others"].map(|group| group.parse().unwrap());
         let whom = |scope: &Scope| [None, Some(&workers), Some(&others)].map(|group| scope.includes(group));
         assert_eq!(whom(&Scope::default()), [true, true, true]);
-        let picked = Scope { grouped: true, groups: vec![workers.clone()], handed_over: false };
+        let picked = Scope { grouped: true, groups: vec![workers.clone()], ..Scope::default() };
         assert_eq!(whom(&picked), [true, true, false]);
         assert_eq!(whom(&Scope { grouped: true, ..Scope::default() }), [true, false, false]);
         assert_eq!(whom(&Scope::handed_over(others.clone())), [false, false, true]);

@@ -69,17 +69,20 @@ pub(crate) fn prefixes(topic: &Name) -> impl Iterator<Item = &str> {
 pub fn decode(value: &Bytes) -> Decoded {
     let message = Some(value).filter(|value| value.len() <= INTEREST_BYTES_MAX);
     let message = message.and_then(|value| macula_proto::decode::<wire::Interest>(value.clone()).ok());
-    let Some(wire::Interest { patterns, conditions }) = message else {
-        return Decoded { wants: Vec::new(), invalid: 1 };
+    let Some(wire::Interest { patterns, conditions, trees }) = message else {
+        return Decoded { invalid: 1, ..Decoded::default() };
     };
     let conditions = &conditions[..conditions.len().min(INTEREST_PATTERNS_MAX)];
-    let mut decoded =
-        Decoded { wants: Vec::new(), invalid: patterns.len().saturating_sub(INTEREST_PATTERNS_MAX) };
+    let invalid = patterns.len().saturating_sub(INTEREST_PATTERNS_MAX);
+    let mut decoded = Decoded { invalid, ..Decoded::default() };
     for (index, text) in patterns.iter().take(INTEREST_PATTERNS_MAX).enumerate() {
         match text.parse::<Pattern>() {
             Ok(pattern) => {
                 let of_this = conditions.iter().filter(|condition| condition.pattern as usize == index);
                 decoded.add(&pattern, of_this);
+                if trees.iter().any(|tree| usize::from(*tree) == index) {
+                    decoded.trees.push(pattern);
+                }
             }
             Err(_) => decoded.invalid += 1,
         }
@@ -92,6 +95,8 @@ pub fn decode(value: &Bytes) -> Decoded {
 pub struct Decoded {
     /// What the announcer wants, as far as it belongs to the record's key.
     pub wants: Vec<Want>,
+    /// The patterns in whose trees it is.
+    pub trees: Vec<Pattern>,
     /// How many entries were no patterns, or too many.
     pub invalid: usize,
 }
@@ -131,6 +136,8 @@ struct AtKey {
     covering: Pattern,
     /// How many subscriptions there are of each kind.
     wants: BTreeMap<Want, usize>,
+    /// The patterns in whose trees this node is.
+    trees: BTreeSet<Pattern>,
 }
 
 impl Interests {
@@ -158,6 +165,15 @@ impl Interests {
         }
         key
     }
+
+    /// This node is in the tree of a pattern, or not any more. Returns where that is to be announced; `None`: it changes
+    /// nothing.
+    pub(crate) fn set_tree(&mut self, realm: &Realm, pattern: &Pattern, is_in: bool) -> Option<Key> {
+        let key = announced_at(realm, pattern);
+        let trees = &mut self.keys.get_mut(&key)?.trees;
+        let has_changed = if is_in { trees.insert(pattern.clone()) } else { trees.remove(pattern) };
+        has_changed.then_some(key)
+    }
 }
 
 impl Records for Interests {
@@ -184,7 +200,7 @@ impl AtKey {
             };
             text.parse().expect("a pattern's prefix followed by a wildcard is a pattern")
         };
-        Self { covering, wants: BTreeMap::new() }
+        Self { covering, wants: BTreeMap::new(), trees: BTreeSet::new() }
     }
 
     fn remove(&mut self, want: &Want) {
@@ -203,8 +219,9 @@ impl AtKey {
             None => Want { filter: None, ..want.clone() },
             Some(_) => want.clone(),
         };
-        encode(self.wants.keys().cloned())
-            .or_else(|| encode(self.wants.keys().map(unfiltered)))
+        encode(self.wants.keys().cloned(), &self.trees)
+            .or_else(|| encode(self.wants.keys().map(unfiltered), &self.trees))
+            .or_else(|| encode(self.wants.keys().map(unfiltered), &BTreeSet::new()))
             .or_else(|| self.encode_covering())
             .expect("what does not fit even so is not added")
     }
@@ -212,7 +229,7 @@ impl AtKey {
     fn encode_covering(&self) -> Option<Bytes> {
         let covering = Want { pattern: self.covering.clone(), filter: None, group: None };
         let groups = self.wants.keys().filter(|want| want.group.is_some());
-        encode(groups.cloned().chain([covering]))
+        encode(groups.cloned().chain([covering]), &BTreeSet::new())
     }
 }
 
@@ -220,14 +237,18 @@ impl AtKey {
 type Conditions = BTreeSet<(Option<Group>, Option<Filter>)>;
 
 /// The record's value for these wants; `None` if they are too many.
-fn encode(wants: impl IntoIterator<Item = Want>) -> Option<Bytes> {
+fn encode(wants: impl IntoIterator<Item = Want>, trees: &BTreeSet<Pattern>) -> Option<Bytes> {
     let mut by_pattern: BTreeMap<Pattern, Conditions> = BTreeMap::new();
     for want in wants {
         by_pattern.entry(want.pattern).or_default().insert((want.group, want.filter));
     }
     let mut message = wire::Interest::default();
+    let mut in_trees = Vec::new();
     for (index, (pattern, mut conditions)) in by_pattern.into_iter().enumerate() {
         message.patterns.push(pattern.to_string());
+        if trees.contains(&pattern) {
+            in_trees.push(u8::try_from(index).ok()?);
+        }
         // Who wants all messages of a pattern anyway has no use for a filter.
         if conditions.contains(&(None, None)) {
             conditions.retain(|(group, filter)| group.is_some() || filter.is_none());
@@ -246,7 +267,9 @@ fn encode(wants: impl IntoIterator<Item = Want>) -> Option<Bytes> {
             return None;
         }
     }
-    Some(message.encode_to_vec().into())
+    message.trees = in_trees.into();
+    let is_small = message.encoded_len() <= INTEREST_BYTES_MAX;
+    is_small.then(|| message.encode_to_vec().into())
 }
 
 fn topic_key(realm: &Realm, topic: &str) -> Key {
@@ -328,7 +351,7 @@ mod tests {
         assert_eq!(decode(&Bytes::from(vec![0xff; 40])).invalid, 1);
         assert_eq!(decode(&Bytes::from(vec![0; INTEREST_BYTES_MAX + 1])).invalid, 1);
         let mixed = announced(&["a.*", "b*"], &[]);
-        assert_eq!(decode(&mixed), Decoded { wants: vec![want("a.*")], invalid: 1 });
+        assert_eq!(decode(&mixed), Decoded { wants: vec![want("a.*")], trees: vec![], invalid: 1 });
         assert_eq!(decode(&announced(&["a"; 200], &[])).wants.len(), INTEREST_PATTERNS_MAX);
     }
 
@@ -339,9 +362,13 @@ mod tests {
             ..Default::default()
         };
         let patterns = patterns.iter().map(ToString::to_string).collect();
-        wire::Interest { patterns, conditions: conditions.iter().map(condition).collect() }
-            .encode_to_vec()
-            .into()
+        wire::Interest {
+            patterns,
+            conditions: conditions.iter().map(condition).collect(),
+            ..Default::default()
+        }
+        .encode_to_vec()
+        .into()
     }
 
     #[test]
@@ -370,6 +397,27 @@ mod tests {
         }
         let listed = decode(&interests.value(&key).unwrap()).wants;
         assert_eq!(listed, [want("a.*"), want("a.*.b"), want("a.*.c")]);
+    }
+
+    #[test]
+    fn trees_are_named_beside_their_pattern_while_there_is_room() {
+        let (realm, mut interests) = (Realm::default(), Interests::default());
+        let key = interests.add(&realm, &want("a.*")).unwrap();
+        interests.add(&realm, &want("a.#"));
+        assert_eq!(interests.set_tree(&realm, &pattern("a.*"), true), Some(key));
+        assert_eq!(interests.set_tree(&realm, &pattern("a.*"), true), None, "nothing new");
+        let trees = |interests: &Interests| decode(&interests.value(&key).unwrap()).trees;
+        assert_eq!(trees(&interests), [pattern("a.*")]);
+        for n in 0..100 {
+            interests.add(&realm, &want(&format!("a.*.some-long-segment-{n}")));
+        }
+        assert_eq!(trees(&interests), [], "what covers all patterns has no tree");
+        for n in 0..100 {
+            interests.remove(&realm, &want(&format!("a.*.some-long-segment-{n}")));
+        }
+        assert_eq!(trees(&interests), [pattern("a.*")]);
+        assert_eq!(interests.set_tree(&realm, &pattern("a.*"), false), Some(key));
+        assert_eq!(trees(&interests), []);
     }
 
     #[test]
@@ -413,15 +461,19 @@ mod tests {
             ..Default::default()
         };
         let conditions = vec![condition(0, "two words"), condition(0, "workers"), condition(1, "two words")];
-        let value = wire::Interest { patterns: vec!["a".into(), "b".into()], conditions };
+        let patterns = vec!["a".into(), "b".into()];
+        let value = wire::Interest { patterns, conditions, ..Default::default() };
         let decoded = decode(&value.encode_to_vec().into());
-        assert_eq!(decoded, Decoded { wants: vec![want_in("a", "workers")], invalid: 2 });
+        assert_eq!(decoded, Decoded { wants: vec![want_in("a", "workers")], trees: vec![], invalid: 2 });
     }
 
     #[test]
     fn a_filter_of_a_later_version_counts_as_none_and_a_condition_without_pattern_is_nothing() {
         let value = announced(&["a.*", "b"], &[(0, "header.x ~= 3"), (7, "header.x")]);
-        assert_eq!(decode(&value), Decoded { wants: vec![want("a.*"), want("b")], invalid: 0 });
+        assert_eq!(
+            decode(&value),
+            Decoded { wants: vec![want("a.*"), want("b")], trees: vec![], invalid: 0 }
+        );
     }
 
     proptest! {

@@ -43,9 +43,16 @@
 //! up to [`RETAINED_BYTES_MAX`] bytes, outlives its publisher until its record expires, and can be read by the nodes
 //! that hold it.
 //!
+//! # Trees
+//! Where more nodes want one and the same pattern than [`direct_max`](PubSubConfig::direct_max), they pass messages on among
+//! themselves, in a [`tree`] ([`PubSub::with_trees`]). All that is promised holds there, too, but: nobody waits for a full
+//! subscriber ([`LagPolicy::Wait`] drops the new message); a filter is evaluated at the subscriber's node alone; a message that is missing is asked
+//! for, and given up and counted after five seconds. Queue groups and [`publish_acknowledged`](PubSub::publish_acknowledged) go
+//! directly to all nodes that the directory names, as always; on such a topic, acknowledged messages are in order among themselves, and
+//! in none with the others. [`Published::by_trees`] says how many nodes a tree covers, [`PubSub::trees`] which trees a node is in.
+//!
 //! # What is not there
-//! No fan-out tree: a topic with very many remote subscribers costs its publisher one copy each, and a topic with
-//! more subscribers than the directory returns reaches only those that it returned. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
+//! A node whose interest the directory refuses, because it holds as many as it may at that key, cannot subscribe. Whether a peer is *in* a realm is for the [`Gate`](macula_proto::Gate) to know.
 //!
 //! # Example
 //! ```
@@ -81,6 +88,7 @@ mod bus;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
+mod fanout;
 mod filter;
 mod group;
 mod heard;
@@ -104,12 +112,14 @@ mod retain;
 mod retained;
 mod route;
 mod subscription;
+pub mod tree;
 mod trie;
 mod window;
 
 pub use acknowledged::{Acknowledged, MissReason, Missed};
 pub use bus::Bus;
 pub use error::{PayloadError, PublishError, RetainError, SubscribeError};
+pub use fanout::TreeInfo;
 pub use filter::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TESTS_MAX, Filter, FilterError};
 pub use group::{GROUP_BYTES_MAX, GROUPS_MAX, Group, GroupError};
 pub use interest::{

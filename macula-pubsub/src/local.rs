@@ -41,6 +41,8 @@ struct State {
     by_id: BTreeMap<SubscriptionId, Arc<Subscriber>>,
     /// How many subscriptions there are in each queue group.
     groups: BTreeMap<(Realm, Group), usize>,
+    /// How many subscriptions in no queue group there are of each pattern.
+    plain: BTreeMap<(Realm, Pattern), usize>,
     last_id: u64,
     closed: bool,
 }
@@ -92,6 +94,8 @@ impl LocalTable {
                 return Err(SubscribeError::Groups);
             }
             *state.groups.entry(name).or_insert(0) += 1;
+        } else {
+            *state.plain.entry((realm.clone(), pattern.clone())).or_insert(0) += 1;
         }
         state.last_id += 1;
         let id = SubscriptionId(state.last_id);
@@ -146,6 +150,11 @@ impl LocalTable {
         found
     }
 
+    /// Whether a subscription in no queue group has this very pattern.
+    pub(crate) fn has_plain(&self, realm: &Realm, pattern: &Pattern) -> bool {
+        self.state.read().plain.contains_key(&(realm.clone(), pattern.clone()))
+    }
+
     /// No more subscribers; those that there are receive what is queued and then their end.
     pub(crate) fn close(&self) {
         let mut state = self.state.write();
@@ -164,13 +173,19 @@ impl LocalTable {
 
 impl State {
     fn leave_group(&mut self, subscriber: &Subscriber) {
-        let Some(group) = &subscriber.want.group else { return };
-        let name = (subscriber.realm.clone(), group.clone());
-        if let Some(members) = self.groups.get_mut(&name) {
-            *members -= 1;
-            if *members == 0 {
-                self.groups.remove(&name);
-            }
+        let realm = subscriber.realm.clone();
+        match &subscriber.want.group {
+            Some(group) => count_down(&mut self.groups, &(realm, group.clone())),
+            None => count_down(&mut self.plain, &(realm, subscriber.want.pattern.clone())),
+        }
+    }
+}
+
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }

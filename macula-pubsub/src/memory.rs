@@ -188,7 +188,7 @@ impl MemoryBus {
         for (node, subscribers) in &matching {
             let groups =
                 picked.iter().filter(|(_, member)| **member == node.id).map(|(group, _)| group.clone());
-            let scope = Scope { grouped: true, groups: groups.collect(), handed_over: false };
+            let scope = Scope { grouped: true, groups: groups.collect(), ..Scope::default() };
             let delivery = Delivery::offer(subscribers, &content, may_wait, &scope);
             published.groups += delivery.groups;
             if !delivery.is_for_nobody() {

@@ -225,7 +225,17 @@ impl Content {
 
     /// The frame for every remote subscriber in `scope`. The publisher's id is left out: it is the sender's.
     pub(crate) fn to_frame(&self, wait: Duration, scope: &Scope) -> Result<Frame, PayloadError> {
-        self.encode(wait, scope, None)
+        self.encode(wait, scope, None, Vec::new())
+    }
+
+    /// The same, with its places in trees.
+    pub(crate) fn to_frame_at(
+        &self,
+        wait: Duration,
+        scope: &Scope,
+        places: &[Place],
+    ) -> Result<Frame, PayloadError> {
+        self.encode(wait, scope, None, places.iter().map(Place::to_wire).collect())
     }
 
     /// The same, to be acknowledged.
@@ -235,20 +245,33 @@ impl Content {
         scope: &Scope,
         number: Number,
     ) -> Result<Frame, PayloadError> {
-        self.encode(wait, scope, Some(number))
+        self.encode(wait, scope, Some(number), Vec::new())
     }
 
     /// The header for whoever wants the topic, without regard to groups.
     pub(crate) fn to_header(&self, wait: Duration) -> wire::Publish {
-        self.header(wait, &Scope::default(), None)
+        self.to_wire(wait, &Scope::default(), None, Vec::new())
     }
 
-    fn encode(&self, wait: Duration, scope: &Scope, number: Option<Number>) -> Result<Frame, PayloadError> {
-        let header = self.header(wait, scope, number);
+    fn encode(
+        &self,
+        wait: Duration,
+        scope: &Scope,
+        number: Option<Number>,
+        places: Vec<wire::TreePlace>,
+    ) -> Result<Frame, PayloadError> {
+        let header = self.to_wire(wait, scope, number, places);
         Frame::new(FrameKind::PUBLISH, &header, self.payload.bytes.clone()).map_err(PayloadError::Frame)
     }
 
-    fn header(&self, wait: Duration, scope: &Scope, number: Option<Number>) -> wire::Publish {
+    /// The header. The publisher's id is left out.
+    pub(crate) fn to_wire(
+        &self,
+        wait: Duration,
+        scope: &Scope,
+        number: Option<Number>,
+        places: Vec<wire::TreePlace>,
+    ) -> wire::Publish {
         let headers = self.payload.headers.iter();
         wire::Publish {
             realm: self.realm.to_wire(),
@@ -262,9 +285,45 @@ impl Content {
             groups: scope.groups.iter().map(ToString::to_string).collect(),
             grouped: scope.grouped,
             handed_over: scope.handed_over,
+            apart: scope.apart,
             acknowledge: number.map_or(0, |Number(number)| number),
             retained: self.retained_as,
+            places,
         }
+    }
+}
+
+/// Most places of a message in trees that are told, and read.
+pub(crate) const PLACES_MAX: usize = 8;
+
+/// The place of a message among those of its publisher in one tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The subscribers to this very pattern make the tree.
+    pub(crate) pattern: Pattern,
+    pub(crate) run: u64,
+    pub(crate) number: u64,
+    pub(crate) since: u64,
+    pub(crate) continued: bool,
+}
+
+impl Place {
+    pub(crate) fn to_wire(&self) -> wire::TreePlace {
+        wire::TreePlace {
+            pattern: self.pattern.to_string(),
+            run: self.run,
+            number: self.number,
+            since: self.since,
+            continued: self.continued,
+        }
+    }
+
+    /// `None`: it cannot be one.
+    pub(crate) fn from_wire(place: &wire::TreePlace) -> Option<Self> {
+        let wire::TreePlace { pattern, run, number, since, continued } = place;
+        let is_numbered = (1..=*number).contains(since);
+        let pattern = pattern.parse().ok().filter(|_| is_numbered)?;
+        Some(Self { pattern, run: *run, number: *number, since: *since, continued: *continued })
     }
 }
 
@@ -278,6 +337,8 @@ pub(crate) struct Incoming {
     pub(crate) scope: Scope,
     /// If it is to be acknowledged.
     pub(crate) number: Option<Number>,
+    /// Where it belongs in trees that match its topic.
+    pub(crate) places: Vec<Place>,
 }
 
 /// Why an incoming frame is refused.
@@ -292,6 +353,11 @@ pub(crate) enum BadFrame {
 impl Incoming {
     pub(crate) fn from_frame(from: NodeId, frame: Frame) -> Result<Self, BadFrame> {
         let header: wire::Publish = frame.header().map_err(|_| BadFrame::Malformed)?;
+        Self::from_wire(from, header, frame.into_payload())
+    }
+
+    /// A message of which `from` is proven to be the publisher.
+    pub(crate) fn from_wire(from: NodeId, header: wire::Publish, payload: Bytes) -> Result<Self, BadFrame> {
         if !header.publisher.is_empty() && header.publisher.as_ref() != from.as_bytes() {
             return Err(BadFrame::Publisher);
         }
@@ -305,10 +371,13 @@ impl Incoming {
             groups: groups.map_err(|_| BadFrame::Malformed)?,
             grouped: header.grouped,
             handed_over: header.handed_over,
+            apart: header.apart,
         };
+        let places = header.places.iter().take(PLACES_MAX).filter_map(Place::from_wire);
+        let places = places.filter(|place| place.pattern.matches(&topic)).collect();
         let headers = header.headers.into_iter().map(|entry| (entry.name.into(), entry.value)).collect();
         let payload = Payload {
-            bytes: frame.into_payload(),
+            bytes: payload,
             content_type: header.content_type.into(),
             headers: Headers::new(headers),
         };
@@ -317,7 +386,7 @@ impl Incoming {
         let (epoch, sequence, retained_as) = (header.epoch, header.sequence, header.retained);
         let number = (header.acknowledge > 0).then_some(Number(header.acknowledge));
         let content = Content { realm, topic, payload, publisher: from, epoch, sequence, retained_as };
-        Ok(Self { content, wait, scope, number })
+        Ok(Self { content, wait, scope, number, places })
     }
 }
 
@@ -346,7 +415,7 @@ mod tests {
     #[test]
     fn a_message_survives_the_wire() {
         let sent = content(Payload::new("hi").content_type("text/plain").header("k", "v"));
-        let scope = Scope { grouped: true, groups: vec!["workers".parse().unwrap()], handed_over: false };
+        let scope = Scope { grouped: true, groups: vec!["workers".parse().unwrap()], ..Scope::default() };
         let frame = sent.to_frame(Duration::from_millis(250), &scope).unwrap();
         let received = Incoming::from_frame(sent.publisher, frame).unwrap();
         assert_eq!(received.content.payload, sent.payload);

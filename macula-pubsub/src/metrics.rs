@@ -7,6 +7,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::tree::TreeMetrics;
+
 /// One node's pub/sub metrics.
 #[derive(Debug, Clone)]
 pub struct PubSubMetrics {
@@ -60,6 +62,14 @@ pub struct PubSubMetrics {
     pub retained_delivered: Counter,
     /// Look-ups of retained values that failed or took too long.
     pub retained_failures: Counter,
+    /// Trees in which this node takes part.
+    pub trees: Gauge,
+    /// Invitations to trees that this node sent.
+    pub tree_invitations: Counter,
+    /// Messages for which there was no room on the way to a neighbour in a tree.
+    pub tree_slow: Counter,
+    /// What happens in those trees.
+    pub tree: TreeMetrics,
     /// Payload sizes of published and received messages.
     pub message_bytes: Histogram,
 }
@@ -191,6 +201,11 @@ impl PubSubMetrics {
         registry.register("retained_delivered", "Retained values queued for subscribers", delivered);
         let failures = self.retained_failures.clone();
         registry.register("retained_failures", "Look-ups of retained values that failed", failures);
+        registry.register("trees", "Trees of subscribers in which this node takes part", self.trees.clone());
+        registry.register("tree_invitations", "Invitations to trees sent", self.tree_invitations.clone());
+        let slow = self.tree_slow.clone();
+        registry.register("tree_slow", "Messages for which a neighbour in a tree had no room", slow);
+        self.tree.register(registry);
         let sizes = self.message_bytes.clone();
         registry.register_with_unit("message", "Payload sizes of messages", Unit::Bytes, sizes);
     }
@@ -244,6 +259,10 @@ impl Default for PubSubMetrics {
             retained: Gauge::default(),
             retained_delivered: Counter::default(),
             retained_failures: Counter::default(),
+            trees: Gauge::default(),
+            tree_invitations: Counter::default(),
+            tree_slow: Counter::default(),
+            tree: TreeMetrics::default(),
             // 16 B to 1 MiB.
             message_bytes: Histogram::new(exponential_buckets(16.0, 4.0, 9)),
         }

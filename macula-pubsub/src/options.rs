@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use macula_proto::Realm;
 
+use crate::tree::TreeConfig;
 use crate::{Filter, FilterError, Group, GroupError};
 
 /// What happens to a message for a subscriber whose queue is full.
@@ -111,6 +112,15 @@ pub struct PubSubConfig {
     pub window_topics: usize,
     /// Most subscriptions of this node. Default 1,000,000.
     pub subscriptions_max: usize,
+    /// How many nodes with one and the same pattern a publisher sends a message to itself. If there are more, they pass
+    /// it on among themselves, in a [tree](crate::tree), until there are half as many. Default 64: a node keeps a hundred
+    /// connections.
+    pub direct_max: usize,
+    /// In the trees of so many of its subscriptions' patterns this node takes part, at most; of further ones,
+    /// publishers send it a copy themselves. Default 8, of which each takes up to eight connections.
+    pub trees_max: usize,
+    /// What bounds each tree.
+    pub tree: TreeConfig,
     /// How long the records of this node may take to be withdrawn at shutdown. Default 2 s.
     pub shutdown_timeout: Duration,
 }
@@ -128,6 +138,9 @@ impl Default for PubSubConfig {
             wait_max: Duration::from_secs(5),
             window_topics: 65_536,
             subscriptions_max: 1_000_000,
+            direct_max: 64,
+            trees_max: 8,
+            tree: TreeConfig::default(),
             shutdown_timeout: Duration::from_secs(2),
         }
     }

@@ -15,7 +15,7 @@ use crate::message::Content;
 use crate::metrics::{DropReason, FilterPlace};
 use crate::pubsub::{Inner, PubSub};
 use crate::quick::Quick;
-use crate::reading::Chosen;
+use crate::reading::{Chosen, Reading};
 use crate::route::Order;
 use crate::{Payload, PayloadError, PublishError, PublishOptions};
 
@@ -34,6 +34,9 @@ pub struct Published {
     /// Remote nodes that the directory knows of but did not name, so that they got nothing: its answers are samples
     /// past a certain size. An estimate, and at most so many: some of them may not want this topic.
     pub unnamed: usize,
+    /// Remote nodes that are to get it from others, by a tree: see [`direct_max`](crate::PubSubConfig::direct_max). Those of
+    /// them to which this node hands it are among `peers`.
+    pub by_trees: usize,
     /// Queue groups of which a member was given it: a remote node's connection, or a subscription of this node.
     pub groups: usize,
     /// Queue groups that nobody could be given it for: no node of theirs had a connection, or room.
@@ -48,6 +51,8 @@ struct Audience<'a> {
     chosen: Chosen,
     /// This node's own.
     subscribers: &'a [Arc<Subscriber>],
+    /// Those that get it by trees.
+    reading: &'a Reading,
 }
 
 /// A message on its way.
@@ -163,7 +168,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
     /// Publishes what may be published.
     pub(crate) async fn publish(
-        &self,
+        self: &Arc<Self>,
         content: Content,
         options: PublishOptions,
     ) -> Result<Published, PublishError> {
@@ -179,7 +184,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
     /// Finds out who wants the message and hands it over. Returns also how many look-ups did not succeed.
     async fn send(
-        &self,
+        self: &Arc<Self>,
         content: Content,
         options: PublishOptions,
         started: Instant,
@@ -193,14 +198,15 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             let chosen = if reading.is_plain() {
                 Chosen::default()
             } else {
-                reading.choose(&content.payload, &self.metrics)
+                reading.choose(&content.payload, false, &self.metrics)
             };
             let Some(mut order) = route.order() else {
                 // Given up just now, because the cache was full.
                 self.routes.forget(&route);
                 continue;
             };
-            let audience = Audience { links: &reading.links, chosen, subscribers: &subscribers };
+            let audience =
+                Audience { links: reading.direct(), chosen, subscribers: &subscribers, reading: &reading };
             let mut departure = self.depart(content, &mut order, audience, options)?;
             departure.published.unnamed = reading.unnamed;
             return Ok((departure, unresolved));
@@ -209,25 +215,32 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
     /// Gives the message its number and its place in every queue, while holding the topic's order. Never waits.
     fn depart(
-        &self,
+        self: &Arc<Self>,
         mut content: Content,
         order: &mut Order,
         audience: Audience<'_>,
         options: PublishOptions,
     ) -> Result<Departure, PayloadError> {
         content.sequence = order.last_sequence + 1;
-        let Audience { links, chosen, subscribers } = audience;
+        let Audience { links, chosen, subscribers, reading } = audience;
         let addressed = if chosen.groups.is_empty() {
             Addressed::default()
         } else {
             group::address(&content, chosen.groups, &LocalTable::groups(subscribers, &content.payload))
         };
-        let scope = Scope { grouped: addressed.here.grouped, ..Scope::default() };
+        let spread = self.places(reading, order.last_sequence);
+        // Trees serve no groups, so that copies for groups go apart then.
+        let is_apart = !spread.is_empty();
+        let scope = Scope { grouped: addressed.here.grouped || is_apart, ..Scope::default() };
         let plain = links.iter().chain(&chosen.links);
-        let plain = plain.filter(|link| !addressed.there.contains_key(&link.peer()));
+        let plain = plain.filter(|link| is_apart || !addressed.there.contains_key(&link.peer()));
         let mut plain = plain.peekable();
-        let frame = if plain.peek().is_none() { None } else { Some(content.to_frame(options.wait, &scope)?) };
-        let picked = Self::copies_for_groups(&content, &addressed, options)?;
+        let frame = if plain.peek().is_none() {
+            None
+        } else {
+            Some(content.to_frame_at(options.wait, &scope, &spread.places)?)
+        };
+        let picked = Self::copies_for_groups(&content, &addressed, is_apart, options)?;
         order.last_sequence = content.sequence;
         self.metrics.published.inc();
         self.metrics.message_bytes.observe(content.payload.bytes.len() as f64);
@@ -240,6 +253,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         for Picked { link, frame, picks } in picked {
             departure.add(self.offer(&link, frame, options), picks);
         }
+        departure.published.peers += self.spread(&content, &spread);
+        departure.published.by_trees = if is_apart { reading.covered } else { 0 };
         self.count_copies(&Published::default(), &departure.published);
         departure.delivery = Delivery::offer(subscribers, &content, may_wait, &addressed.here);
         self.count_delivery(&Delivery::default(), &departure.delivery);
@@ -252,11 +267,12 @@ impl<T: Transport, D: Directory> Inner<T, D> {
     fn copies_for_groups(
         content: &Content,
         addressed: &Addressed,
+        is_apart: bool,
         options: PublishOptions,
     ) -> Result<Vec<Picked>, PayloadError> {
         let copy = |(link, picks): &(Arc<Link>, Vec<Pick>)| {
             let groups = picks.iter().map(|pick| pick.group.clone()).collect();
-            let scope = Scope { grouped: true, groups, handed_over: false };
+            let scope = Scope { grouped: true, groups, handed_over: is_apart, apart: false };
             let frame = content.to_frame(options.wait, &scope)?;
             Ok(Picked { link: link.clone(), frame, picks: picks.clone() })
         };

@@ -1,10 +1,10 @@
 //! [`PubSub`]: one node's topics over a transport and a directory.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use macula_dht::{Directory, DirectoryError};
-use macula_proto::{Access, Action, Clock, Forbidden, Gate, Liveness, Name, NodeId, Realm};
+use macula_proto::{Access, Action, Clock, Forbidden, Gate, Liveness, Name, NodeId, Realm, Signer, Verifier};
 use macula_transport::Transport;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::acks::{Awaited, Remembered};
 use crate::announce::Announcer;
+use crate::fanout::{Fanout, TreeInfo};
 use crate::heard::Heard;
 use crate::interest::Interests;
 use crate::link::LinkLimits;
@@ -61,6 +62,8 @@ pub(crate) struct Inner<T: Transport, D: Directory> {
     pub(crate) awaited: Arc<Awaited>,
     pub(crate) remembered: Arc<Remembered>,
     pub(crate) tasks: TaskTracker,
+    /// Trees, if this node can sign for them.
+    pub(crate) fanout: OnceLock<Fanout>,
 }
 
 impl<T: Transport, D: Directory> PubSub<T, D> {
@@ -98,6 +101,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             awaited: Arc::default(),
             remembered: Arc::default(),
             tasks: TaskTracker::new(),
+            fanout: OnceLock::new(),
             transport,
             gate,
             clock,
@@ -105,6 +109,16 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             metrics,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes part in [trees](crate::tree), as publisher and as subscriber, from now on. What others forward has to be signed;
+    /// `seed` is for random choices. Without this, every message is sent to each node directly. Call it once, before use.
+    #[must_use]
+    pub fn with_trees(self, signer: Arc<dyn Signer>, verifier: Arc<dyn Verifier>, seed: u64) -> Self {
+        // A second call changes nothing.
+        let _ = self.inner.fanout.set(Fanout::new(signer, verifier, seed));
+        self.inner.routes.set_direct_max(self.inner.config.direct_max);
+        self
     }
 
     /// Subscribes to a topic or a family of topics.
@@ -166,7 +180,9 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
             () = inner.retained.maintain() => {}
             () = inner.sweep() => {}
             () = inner.tell_publishers() => {}
+            () = inner.tend_trees() => {}
         }
+        inner.leave_trees();
         inner.local.close();
         inner.tell_waiting_publishers();
         let farewell = async {
@@ -196,6 +212,12 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     /// Somebody is gone, or back: routes are read again before they are used. Nothing is sent to those who are gone.
     pub fn liveness_changed(&self) {
         self.inner.routes.outdate();
+        self.inner.forget_the_gone();
+    }
+
+    /// The trees in which this node takes part, in order of realm and pattern.
+    pub fn trees(&self) -> Vec<TreeInfo> {
+        self.inner.trees()
     }
 
     /// The live subscriptions, in order of id.

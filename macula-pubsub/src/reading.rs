@@ -1,16 +1,17 @@
 //! Who wants a topic, as the directory's records say it: what a publisher reads before it sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use macula_dht::Record;
 use macula_proto::{Access, Action, Contact, Gate, Name, NodeId, Realm};
 
+use crate::fanout::TreeKey;
 use crate::group::{GROUPS_MAX, Member};
-use crate::interest::{self, Want};
+use crate::interest::{self, Decoded};
 use crate::link::Link;
 use crate::metrics::{FilterPlace, PubSubMetrics, RefuseReason};
-use crate::{Filter, Group, Payload};
+use crate::{Filter, Group, Pattern, Payload};
 
 /// The peers that want a topic.
 #[derive(Debug, Default)]
@@ -22,6 +23,12 @@ pub(crate) struct Reading {
     choosy: Vec<Choosy>,
     /// Those that take turns, in order of id.
     groups: BTreeMap<Group, Vec<Choosy>>,
+    /// The trees in which the topic's messages are spread.
+    pub(crate) trees: Vec<Arc<Roster>>,
+    /// Of `links`, those that no tree covers, if there are trees.
+    uncovered: Vec<Arc<Link>>,
+    /// How many peers the trees cover.
+    pub(crate) covered: usize,
     /// How many more records there seem to be than the directory gave.
     pub(crate) unnamed: usize,
 }
@@ -31,6 +38,20 @@ pub(crate) struct Reading {
 struct Choosy {
     link: Arc<Link>,
     appetite: Appetite,
+    /// It gets all messages by a tree.
+    is_covered: bool,
+}
+
+/// The subscribers to one pattern that are too many to send to each.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    pub(crate) tree: TreeKey,
+    /// Who takes part in the tree.
+    pub(crate) members: Vec<Arc<Link>>,
+    /// Who should.
+    pub(crate) outside: Vec<Arc<Link>>,
+    /// Where some of all of them are.
+    pub(crate) contacts: Vec<Contact>,
 }
 
 /// Which messages of a topic a peer wants.
@@ -49,6 +70,15 @@ pub(crate) struct Wanted {
     pub(crate) contact: Contact,
     plain: Option<Appetite>,
     groups: BTreeMap<Group, Appetite>,
+    /// The patterns that it wants itself, and whether it is in their trees.
+    patterns: BTreeMap<Pattern, bool>,
+}
+
+impl Wanted {
+    /// The patterns that it wants itself.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.patterns.keys()
+    }
 }
 
 /// Who gets one message, besides [`Reading::links`].
@@ -65,23 +95,29 @@ impl Reading {
         Self { generation, unnamed, ..Self::default() }
     }
 
-    /// Whether [`links`](Self::links) is all there is: nobody has filters or is in a group.
+    /// Whether [`links`](Self::links) is all there is: nobody has filters, is in a group, or in a tree.
     pub(crate) fn is_plain(&self) -> bool {
-        self.choosy.is_empty() && self.groups.is_empty()
+        self.choosy.is_empty() && self.groups.is_empty() && self.trees.is_empty()
     }
 
-    /// Who wants this very message.
-    pub(crate) fn choose(&self, payload: &Payload, metrics: &PubSubMetrics) -> Chosen {
+    /// Whom to send every message oneself: all that want it, but for those that trees cover.
+    pub(crate) fn direct(&self) -> &[Arc<Link>] {
+        if self.trees.is_empty() { &self.links } else { &self.uncovered }
+    }
+
+    /// Who wants this very message. `all`: also those that trees cover.
+    pub(crate) fn choose(&self, payload: &Payload, all: bool, metrics: &PubSubMetrics) -> Chosen {
         // Many peers may have one filter; it is evaluated once.
         let mut verdicts: BTreeMap<&Filter, bool> = BTreeMap::new();
         let mut accepts = |filter| *verdicts.entry(filter).or_insert_with(|| filter.accepts(payload));
         let mut chosen = Chosen::default();
-        for peer in &self.choosy {
+        let choosy = || self.choosy.iter().filter(|peer| all || !peer.is_covered);
+        for peer in choosy() {
             if peer.appetite.is_for(&mut accepts) {
                 chosen.links.push(peer.link.clone());
             }
         }
-        metrics.filter(FilterPlace::Publisher, (self.choosy.len() - chosen.links.len()) as u64);
+        metrics.filter(FilterPlace::Publisher, (choosy().count() - chosen.links.len()) as u64);
         for (group, peers) in &self.groups {
             let willing = peers.iter().filter(|peer| peer.appetite.is_for(&mut accepts));
             let members: Vec<Member> = willing.map(|peer| Member::There(peer.link.clone())).collect();
@@ -101,14 +137,22 @@ impl Reading {
         peers
     }
 
-    pub(crate) fn add(&mut self, link: &Arc<Link>, wanted: Wanted) {
+    pub(crate) fn add(&mut self, link: &Arc<Link>, wanted: Wanted, trees: &BTreeSet<Pattern>) {
+        let is_covered = wanted.patterns.iter().any(|(pattern, is_in)| *is_in && trees.contains(pattern));
+        self.covered += usize::from(is_covered);
         match wanted.plain {
-            Some(appetite) if appetite.everything => self.links.push(link.clone()),
-            Some(appetite) => self.choosy.push(Choosy { link: link.clone(), appetite }),
+            Some(appetite) if appetite.everything => {
+                if !trees.is_empty() && !is_covered {
+                    self.uncovered.push(link.clone());
+                }
+                self.links.push(link.clone());
+            }
+            Some(appetite) => self.choosy.push(Choosy { link: link.clone(), appetite, is_covered }),
             None => {}
         }
         for (group, appetite) in wanted.groups {
-            self.groups.entry(group).or_default().push(Choosy { link: link.clone(), appetite });
+            let choosy = Choosy { link: link.clone(), appetite, is_covered: false };
+            self.groups.entry(group).or_default().push(choosy);
         }
     }
 }
@@ -134,7 +178,7 @@ pub(crate) fn collect(
     metrics: &PubSubMetrics,
     peers: &mut BTreeMap<NodeId, Wanted>,
 ) {
-    let wants = allowed(record, (realm, topic), gate, metrics);
+    let Decoded { wants, trees, .. } = allowed(record, (realm, topic), gate, metrics);
     if wants.is_empty() {
         return;
     }
@@ -144,13 +188,18 @@ pub(crate) fn collect(
         contact: contact.clone(),
         plain: None,
         groups: BTreeMap::new(),
+        patterns: BTreeMap::new(),
     });
     if known.sequence < record.sequence {
         (known.sequence, known.contact) = (record.sequence, contact.clone());
     }
     for want in wants {
         match want.group {
-            None => known.plain.get_or_insert_default().add(want.filter),
+            None => {
+                let is_in = trees.contains(&want.pattern);
+                known.patterns.insert(want.pattern, is_in);
+                known.plain.get_or_insert_default().add(want.filter);
+            }
             // A node is in no more groups than that, unless it lies.
             Some(group) if known.groups.len() < GROUPS_MAX || known.groups.contains_key(&group) => {
                 known.groups.entry(group).or_default().add(want.filter);
@@ -166,12 +215,12 @@ fn allowed(
     (realm, topic): (&Realm, &Name),
     gate: &dyn Gate,
     metrics: &PubSubMetrics,
-) -> Vec<Want> {
-    let decoded = interest::decode(&record.value);
+) -> Decoded {
+    let mut decoded = interest::decode(&record.value);
     if decoded.invalid > 0 {
         metrics.refuse(RefuseReason::Interest);
     }
-    let mut wants = decoded.wants;
+    let wants = &mut decoded.wants;
     wants.retain(|want| want.pattern.matches(topic));
     let wanted = wants.len();
     wants.retain(|want| {
@@ -181,5 +230,45 @@ fn allowed(
     if wants.is_empty() && wanted > 0 {
         metrics.refuse(RefuseReason::Forbidden);
     }
-    wants
+    decoded
+}
+
+/// Of the patterns that these peers want, those that more want than `direct_max`; or than half of it, if
+/// there `was` a tree before.
+pub(crate) fn crowded(
+    peers: &BTreeMap<NodeId, Wanted>,
+    direct_max: usize,
+    was: impl Fn(&Pattern) -> bool,
+) -> BTreeSet<Pattern> {
+    if peers.len() <= direct_max / 2 {
+        return BTreeSet::new();
+    }
+    let mut counts: BTreeMap<&Pattern, usize> = BTreeMap::new();
+    for pattern in peers.values().flat_map(|wanted| wanted.patterns.keys()) {
+        *counts.entry(pattern).or_insert(0) += 1;
+    }
+    let is_crowded =
+        |pattern: &Pattern, count: usize| count > direct_max || (count > direct_max / 2 && was(pattern));
+    let crowded = counts.into_iter().filter(|(pattern, count)| is_crowded(pattern, *count));
+    crowded.map(|(pattern, _)| pattern.clone()).collect()
+}
+
+impl Roster {
+    /// Those of `peers` that want the tree's pattern.
+    pub(crate) fn new(
+        tree: TreeKey,
+        peers: &BTreeMap<NodeId, Wanted>,
+        link: impl Fn(&Contact) -> Arc<Link>,
+    ) -> Self {
+        let (mut members, mut outside, mut contacts) = (Vec::new(), Vec::new(), Vec::new());
+        for wanted in peers.values() {
+            match wanted.patterns.get(&tree.pattern) {
+                Some(true) => members.push(link(&wanted.contact)),
+                Some(false) => outside.push(link(&wanted.contact)),
+                None => continue,
+            }
+            contacts.push(wanted.contact.clone());
+        }
+        Self { tree, members, outside, contacts }
+    }
 }

@@ -120,7 +120,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         let plain = |subscriber: &Arc<Subscriber>| {
             subscriber.want.filter.is_none() && subscriber.want.group.is_none()
         };
-        let is_plain = incoming.number.is_none() && incoming.scope == Scope::default();
+        let is_plain =
+            incoming.number.is_none() && incoming.places.is_empty() && incoming.scope == Scope::default();
         if !is_plain || !subscribers.iter().all(plain) {
             return;
         }
@@ -154,6 +155,9 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         match frame.kind() {
             FrameKind::PUBLISH => {}
             FrameKind::PUBLISHED => return self.on_acks(from, &frame).map(|()| None),
+            FrameKind::TREE_MESSAGE | FrameKind::TREE_HAVE | FrameKind::TREE_WANT | FrameKind::TREE_LINK => {
+                return self.on_tree_frame(from, frame).map(|()| None);
+            }
             _ => return Err(RefuseReason::UnknownKind),
         }
         let header = frame.header_bytes();
@@ -172,6 +176,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             self.metrics.duplicates.inc();
             return Ok(None);
         }
+        let Some(incoming) = self.stage(incoming) else { return Ok(None) };
+        let content = &incoming.content;
         let generation = self.local.generation();
         let subscribers = self.local.matching(&content.realm, &content.topic);
         if subscribers.is_empty() {
@@ -181,8 +187,8 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             return Ok(None);
         }
         let wait = incoming.wait.min(self.config.wait_max);
-        let delivery = if incoming.scope.handed_over {
-            // It comes once, but late: the order is that of those who could not take it.
+        let delivery = if incoming.scope.handed_over || incoming.scope.apart {
+            // It comes once, but late, or in an order of its own.
             self.deliver(&subscribers, &incoming, !wait.is_zero())
         } else {
             self.deliver_in_order(&subscribers, &incoming, !wait.is_zero())
@@ -208,7 +214,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
     }
 
     /// Queues a message for its subscribers; `None` if it came before, or a later one did.
-    fn deliver_in_order(
+    pub(crate) fn deliver_in_order(
         self: &Arc<Self>,
         subscribers: &[Arc<Subscriber>],
         incoming: &Incoming,

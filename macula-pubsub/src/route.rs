@@ -8,24 +8,26 @@
 //!
 //! A reading is good while that sum stands; a change at any key makes the next publish read again.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
-use macula_dht::{Directory, DirectoryError, Watch};
+use macula_dht::{Directory, DirectoryError, Found, Watch};
 use macula_proto::{Contact, Gate, Key, Liveness, Name, NodeId, Realm, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
+use crate::Pattern;
+use crate::fanout::TreeKey;
 use crate::interest;
 use crate::link::{Link, LinkLimits};
 use crate::metrics::PubSubMetrics;
 use crate::quick::Template;
-use crate::reading::{self, Reading};
+use crate::reading::{self, Reading, Roster, Wanted};
 
 /// The part of a full cache that goes at once, so that finding the oldest costs little per topic.
 const EVICTED_SHARE: usize = 16;
@@ -45,6 +47,10 @@ pub(crate) struct Routes<D> {
     sequence_floor: AtomicU64,
     /// Counts changes of policy and of who is gone, which make every reading old.
     outside_generation: AtomicU64,
+    /// See [`PubSubConfig::direct_max`](crate::PubSubConfig::direct_max); no trees before it is set.
+    direct_max: AtomicUsize,
+    /// The patterns that had a tree when they were last read.
+    crowded: Mutex<BTreeSet<TreeKey>>,
 }
 
 /// What is known of one topic.
@@ -107,6 +113,8 @@ impl<D: Directory> Routes<D> {
             resent,
             sequence_floor: AtomicU64::new(0),
             outside_generation: AtomicU64::new(0),
+            direct_max: AtomicUsize::new(usize::MAX),
+            crowded: Mutex::default(),
         }
     }
 
@@ -227,16 +235,59 @@ impl<D: Directory> Routes<D> {
             }
         }
         let mut reading = Reading::new(generation, route.unnamed());
+        let trees = self.trees(&route.realm, &peers);
+        let key = |pattern: &Pattern| TreeKey { realm: route.realm.clone(), pattern: pattern.clone() };
+        let roster = |pattern| Arc::new(Roster::new(key(pattern), &peers, |contact| self.link(contact)));
+        reading.trees = trees.iter().map(roster).collect();
         for wanted in peers.into_values() {
-            reading.add(&self.link(&wanted.contact), wanted);
+            reading.add(&self.link(&wanted.contact), wanted, &trees);
         }
         reading
     }
 
-    fn link(&self, contact: &Contact) -> Arc<Link> {
+    /// The patterns that so many want that they make trees.
+    fn trees(&self, realm: &Realm, peers: &BTreeMap<NodeId, Wanted>) -> BTreeSet<Pattern> {
+        let direct_max = self.direct_max.load(Ordering::Relaxed);
+        let mut crowded = self.crowded.lock();
+        let key = |pattern: &Pattern| TreeKey { realm: realm.clone(), pattern: pattern.clone() };
+        let trees = reading::crowded(peers, direct_max, |pattern| crowded.contains(&key(pattern)));
+        let wanted: BTreeSet<&Pattern> = peers.values().flat_map(Wanted::patterns).collect();
+        for pattern in wanted {
+            if trees.contains(pattern) {
+                crowded.insert(key(pattern));
+            } else {
+                crowded.remove(&key(pattern));
+            }
+        }
+        // Bounded like the routes. What is forgotten only makes a tree begin later.
+        while crowded.len() > self.routes_max {
+            crowded.pop_first();
+        }
+        trees
+    }
+
+    /// From now on, patterns with more subscribers than this make trees.
+    pub(crate) fn set_direct_max(&self, direct_max: usize) {
+        self.direct_max.store(direct_max, Ordering::Relaxed);
+        self.outdate();
+    }
+
+    /// Whether a node is known to be gone.
+    pub(crate) fn is_gone(&self, id: &NodeId) -> bool {
+        self.liveness.is_gone(id)
+    }
+
+    /// Looks up who wants a pattern.
+    pub(crate) async fn find(&self, tree: &TreeKey) -> Result<Found, DirectoryError> {
+        self.directory.find(interest::announced_at(&tree.realm, &tree.pattern)).await
+    }
+
+    pub(crate) fn link(&self, contact: &Contact) -> Arc<Link> {
         let mut links = self.links.lock();
         if let Some(link) = links.get(&contact.id).and_then(Weak::upgrade) {
-            link.learn(contact);
+            if !contact.addrs.is_empty() {
+                link.learn(contact);
+            }
             return link;
         }
         let link = Arc::new(Link::new(contact.clone(), self.link_limits, self.resent.clone()));

@@ -38,6 +38,7 @@ mod agenda;
 mod belief;
 mod faults;
 mod figures;
+mod forest;
 mod invariant;
 mod network;
 mod node;

@@ -6,6 +6,7 @@ mod cost;
 mod crash;
 mod dht;
 mod drift;
+mod fanout;
 mod join;
 mod leave;
 mod lookup;
@@ -56,7 +57,7 @@ impl Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 24] = [
+pub const ALL: [Scenario; 28] = [
     Scenario {
         name: "join",
         about: "all nodes start through three seeds and find each other",
@@ -160,6 +161,22 @@ pub const ALL: [Scenario; 24] = [
         name: "dht-cost",
         about: "what a look-up costs in meshes of growing size",
         act: dht::cost::run,
+    },
+    Scenario {
+        name: "fanout",
+        about: "one publishes to all others by a tree, and 5 % of all packets are lost: for 1,000 nodes",
+        act: fanout::steady,
+    },
+    Scenario {
+        name: "fanout-bare",
+        about: "the same, but nothing that is lost is sent again by the links",
+        act: fanout::bare,
+    },
+    Scenario { name: "fanout-random", about: "the same, each message from another one", act: fanout::random },
+    Scenario {
+        name: "fanout-dying",
+        about: "one publishes to all others by a tree; one in ten dies meanwhile, with 5 % loss",
+        act: fanout::dying,
     },
 ];
 

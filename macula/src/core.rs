@@ -76,8 +76,8 @@ impl<T: HangUp> Core<T> {
         let (directory, _) = Kademlia::new(
             transport.clone(),
             KademliaConfig { life: swim.local().instance, ..config.directory },
-            signer,
-            verifier,
+            signer.clone(),
+            verifier.clone(),
             clock.clone(),
             gate.clone(),
             seed.wrapping_add(1),
@@ -91,7 +91,8 @@ impl<T: HangUp> Core<T> {
             clock.clone(),
             epoch,
             config.pubsub,
-        );
+        )
+        .with_trees(signer, verifier, seed.wrapping_add(2));
         let rpc = Rpc::new(transport.clone(), directory.clone(), gate, gone.clone(), clock, config.rpc);
         Self { transport, book, swim, directory, pubsub, rpc, gone, misplaced: Counter::default() }
     }

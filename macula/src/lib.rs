@@ -95,11 +95,12 @@ pub use macula_proto::limits::PAYLOAD_BYTES_MAX;
 pub use macula_proto::{
     Access, Action, AllowAll, Contact, Forbidden, Gate, Key, Name, NameError, NodeId, Realm, RealmError,
 };
+pub use macula_pubsub::tree::LinkInfo;
 pub use macula_pubsub::{
     Acknowledged, Filter, FilterError, Group, GroupError, Headers, LagPolicy, Message, MissReason, Missed,
     Pattern, PatternError, PublishError, PublishOptions, Published, RetainError, Retained, RetainedFound,
     RetainedMessage, RetainedReport, RouteInfo, SubscribeError, SubscribeOptions, Subscription,
-    SubscriptionInfo,
+    SubscriptionInfo, TreeInfo,
 };
 pub use macula_rpc::{
     Attempt, Caching, Call, CallError, CallRequest, CallerGone, Cause, Handler, HandlerError, PartError,

@@ -279,6 +279,8 @@ fn core_config(config: &Config, seed: u64, handlers_on: Option<Handle>) -> Resul
         realms: config.node.realms.iter().cloned().collect(),
         cache_ttl: config.pubsub.cache_ttl,
         max_cache_size: config.pubsub.max_cache_size.try_into().unwrap_or(std::num::NonZeroUsize::MIN),
+        direct_max: config.pubsub.direct_max,
+        trees_max: config.pubsub.trees_max,
         ..PubSubConfig::default()
     };
     let rpc = RpcConfig {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use macula_proto::{Key, Name, Realm};
 use macula_pubsub::{
     Acknowledged, Pattern, Published, Retained, RetainedFound, RouteInfo, SubscribeOptions, Subscription,
-    SubscriptionInfo,
+    SubscriptionInfo, TreeInfo,
 };
 
 use crate::{Error, IntoPayload, Node, Publish, Publisher};
@@ -191,6 +191,11 @@ impl Node {
     /// The topics that this node published to lately, and who gets them.
     pub fn topics(&self) -> Vec<RouteInfo> {
         self.inner.core.pubsub.routes()
+    }
+
+    /// The trees in which this node takes part: of subscribers to one pattern that are too many for publishers to send to each.
+    pub fn trees(&self) -> Vec<TreeInfo> {
+        self.inner.core.pubsub.trees()
     }
 
     /// The directory key at which exact subscriptions to a topic are announced.

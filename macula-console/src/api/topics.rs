@@ -91,6 +91,24 @@ pub struct Missed {
     pub reason: String,
 }
 
+/// One row of `GET /v1/trees`: subscribers to one pattern that pass messages on among themselves, because they are too many for
+/// their publishers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tree {
+    /// Realm.
+    pub realm: String,
+    /// The subscribers' pattern.
+    pub pattern: String,
+    /// Neighbours to which this node pushes messages.
+    pub eager: Vec<String>,
+    /// Neighbours to which it announces them.
+    pub lazy: Vec<String>,
+    /// Whether publishers know that this node takes part.
+    pub announced: bool,
+    /// How many times the last message was sent on its way here.
+    pub hops: u32,
+}
+
 /// Answer to `POST /v1/publish`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Published {
@@ -104,6 +122,9 @@ pub struct Published {
     pub failed: usize,
     /// Remote nodes that got nothing because the directory counted them without naming them: at most so many.
     pub unnamed: usize,
+    /// Remote nodes that are to get it from others, by a tree.
+    #[serde(default)]
+    pub by_trees: usize,
     /// Queue groups of which a member was given it.
     #[serde(default)]
     pub groups: usize,

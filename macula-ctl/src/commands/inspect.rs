@@ -2,7 +2,7 @@
 
 use macula_console::api::{
     Bucket, ConfigEntry, Lookup, LookupAnswer, LookupQuestion, LookupRecord, Mesh, Peer, Provider,
-    Registration, Status, Subscription, Task,
+    Registration, Status, Subscription, Task, Tree,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -208,6 +208,23 @@ impl Row for Subscription {
             self.queued.to_string(),
             self.delivered.to_string(),
             self.dropped.to_string(),
+        ]
+    }
+}
+
+impl Row for Tree {
+    const COLUMNS: &'static [&'static str] =
+        &["pattern", "realm", "pushes to", "announces to", "announced", "hops"];
+
+    fn cells(&self) -> Vec<String> {
+        let short_ids = |ids: &[String]| ids.iter().map(|id| short(id)).collect::<Vec<_>>().join("\n");
+        vec![
+            self.pattern.clone(),
+            self.realm.clone(),
+            short_ids(&self.eager),
+            short_ids(&self.lazy),
+            if self.announced { "yes" } else { "no" }.to_owned(),
+            self.hops.to_string(),
         ]
     }
 }

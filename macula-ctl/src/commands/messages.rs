@@ -41,10 +41,11 @@ pub(crate) async fn publish(client: &Client, format: Format, args: &cli::Publish
 
 /// Says whom a message reached.
 pub(crate) fn report(published: &Published) {
-    let Published { peers, local, dropped, failed, unnamed, groups: _, unserved } = *published;
+    let Published { peers, local, dropped, failed, unnamed, by_trees, groups: _, unserved } = *published;
     let (peers, local) = (count(peers, "remote node"), count(local, "local subscription"));
     output::say(&format!("reached {peers} and {local}"));
     for (count, what) in [
+        (by_trees, "remote nodes get it by a tree, from each other"),
         (dropped, "copies were dropped: the queues that they were for are full"),
         (failed, "remote nodes could not be connected to in time and did not get it"),
         (unserved, "queue groups did not get it: no member could be reached, or had room"),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use macula_dht::{MemoryDirectory, MemoryDirectoryNetwork};
-use macula_proto::{AllowAll, Frame, Gate, Liveness, Name, NodeId, Realm, Unwatched};
+use macula_proto::{
+    AllowAll, Ed25519Verifier, Frame, Gate, Liveness, Name, NodeId, Realm, SecretKey, Unwatched,
+};
 use macula_pubsub::{Message, Payload, PubSub, PubSubConfig, Published, SubscribeOptions, Subscription};
 use macula_transport::memory::{MemoryNetwork, MemoryRx, MemoryTransport, MemoryTx};
 use macula_transport::{Inbound, LaneId, PeerEvent, TokioClock, Transport};
@@ -21,6 +23,8 @@ pub(crate) struct Mesh {
     pub(crate) config: PubSubConfig,
     pub(crate) gate: Arc<dyn Gate>,
     pub(crate) liveness: Arc<dyn Liveness>,
+    /// Nodes started from now on take part in trees.
+    pub(crate) has_trees: bool,
     epoch: u64,
     ids: BTreeMap<u8, NodeId>,
     stops: BTreeMap<u8, CancellationToken>,
@@ -53,6 +57,7 @@ impl Mesh {
             config: PubSubConfig { realms: BTreeSet::from(realms), ..PubSubConfig::default() },
             gate: Arc::new(AllowAll),
             liveness: Arc::new(Unwatched),
+            has_trees: false,
             epoch: 0,
             ids: BTreeMap::new(),
             stops: BTreeMap::new(),
@@ -74,6 +79,12 @@ impl Mesh {
             self.epoch,
             self.config.clone(),
         );
+        let node = if self.has_trees {
+            let key = Arc::new(SecretKey::from_seed([n; 32]));
+            node.with_trees(key, Arc::new(Ed25519Verifier), u64::from(n))
+        } else {
+            node
+        };
         let stop = CancellationToken::new();
         tokio::spawn({
             let (handler, stop) = (Handler(node.clone()), stop.clone());

@@ -228,6 +228,15 @@ schema! {
 
         /// Most topics whose subscribers are remembered. The least recently used go first.
         max_cache_size: usize = count(1, 1_000_000, "topics"), Some("10000"), LAYER;
+
+        /// How many nodes that subscribe to the same pattern a publisher sends a message to itself. If there are more, they
+        /// pass it on among themselves in a tree, until there are half as many. A copy to each costs one hop
+        /// and a connection for each subscriber, of which a node keeps `quic.connections_max`.
+        direct_max: usize = count(1, 100_000, "nodes"), Some("64"), LAYER;
+
+        /// In how many such trees this node takes part as a subscriber, at most; each takes up to eight connections. Messages
+        /// of further ones are sent to it directly by each publisher. 0: it takes part in none.
+        trees_max: usize = count(0, 1_000, "trees"), Some("8"), LAYER;
     }
 
     /// Calls.
