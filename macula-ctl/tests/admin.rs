@@ -79,6 +79,11 @@ fn whatever_is_wrong_with_a_request_is_said_in_the_same_form() {
         ("POST /v1/serve/none", b"{}", 400),
         ("GET /v1/lookup", b"", 400),
         ("GET /v1/lookup?key=short", b"", 400),
+        ("GET /v1/members?all=maybe", b"", 400),
+        ("PATCH /v1/tags", br#"{"set":{"zone":7}}"#, 422),
+        ("PATCH /v1/tags", br#"{"set":{"":"x"}}"#, 400),
+        ("PATCH /v1/tags", br#"{"remove":["none"]}"#, 404),
+        ("PUT /v1/config/routing.k", br#"{"value":"7"}"#, 400),
         ("PUT /v1/config/no.such.key", br#"{"value":"1"}"#, 404),
     ] {
         let (status, answer) = ask(&socket, head, body);
@@ -171,7 +176,7 @@ fn a_node_stops_although_a_client_does_not_read() {
 #[test]
 fn every_list_is_json_on_request() {
     let user = User::new();
-    let a = user.start("node", &[]);
+    let a = user.start("node", &["--tag", "zone=x"]);
     let _b = user.start("b", &["--join", &a.addr()]);
     user.wait_for_members("node", 2);
     let _sub = user.stream(&["subscribe", "x.#"], "subscribed");
@@ -179,6 +184,8 @@ fn every_list_is_json_on_request() {
     let _offer = user.stream(&["serve", "x.yes", "--exec", script.to_str().unwrap()], "serving");
     let lists: &[&[&str]] = &[
         &["members"],
+        &["members", "--all"],
+        &["tags", "list"],
         &["peers"],
         &["routing-table"],
         &["subscriptions"],
