@@ -23,7 +23,8 @@ fn two_nodes_meet_publish_and_call() {
     );
     let published = user.json(&["publish", "be.cortexiq.home.kitchen", r#"{"foo":"bar"}"#]);
     let reached = json!({
-        "peers": 1, "local": 0, "dropped": 0, "failed": 0, "unnamed": 0, "groups": 0, "unserved": 0
+        "peers": 1, "local": 0, "dropped": 0, "failed": 0, "unnamed": 0, "groups": 0, "unserved": 0,
+        "by_trees": 0
     });
     assert_eq!(published, reached);
     let message = sub.json();
