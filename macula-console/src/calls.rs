@@ -1,7 +1,6 @@
 //! Calls over the admin API.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +8,6 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use bytes::Bytes;
 use data_encoding::BASE64;
 use macula::{
     Caching, CallRequest, Name, Node, NodeId, PartError, PartSender, ProviderInfo, Reply, ResultStream,
@@ -17,11 +15,10 @@ use macula::{
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use crate::api::{self, CallEvent};
 use crate::failure::Failure;
-use crate::messages::{lines, realm, send};
+use crate::messages::{LineSender, lines, realm_in, send};
 
 pub(crate) async fn call(
     State(node): State<Node>,
@@ -125,12 +122,7 @@ impl Drop for Listed {
 }
 
 /// Writes the parts as they come, then the end; `None` when the client is gone.
-async fn forward(
-    mut results: ResultStream,
-    lines: &mpsc::Sender<Result<Bytes, Infallible>>,
-    exact: bool,
-    started: Instant,
-) -> Option<()> {
+async fn forward(mut results: ResultStream, lines: &LineSender, exact: bool, started: Instant) -> Option<()> {
     let end = loop {
         match results.next().await {
             Ok(Some(part)) => send(lines, &CallEvent::Part(shown(&part, exact))).await?,
@@ -156,7 +148,7 @@ pub(crate) async fn providers(
     State(node): State<Node>,
     Query(query): Query<ProvidersQuery>,
 ) -> Result<Json<Vec<api::Provider>>, Failure> {
-    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let realm = realm_in(&node, query.realm.as_deref())?;
     let row = |info: ProviderInfo| api::Provider {
         id: info.contact.id.to_string(),
         addrs: info.contact.addrs.iter().map(ToString::to_string).collect(),
@@ -175,7 +167,7 @@ fn asked(node: &Node, request: api::Call) -> Result<CallRequest, Failure> {
     let procedure: Name =
         request.procedure.parse().map_err(|error| Failure::from(macula::Error::Name(error)))?;
     let mut call = CallRequest::new(procedure)
-        .realm(realm(request.realm.as_deref())?.unwrap_or_else(|| node.realm()))
+        .realm(realm_in(node, request.realm.as_deref())?)
         .payload(bytes)
         .content_type(content_type)
         .idempotent(request.idempotent);

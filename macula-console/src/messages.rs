@@ -30,7 +30,7 @@ pub(crate) async fn publish(
     State(node): State<Node>,
     Json(request): Json<api::Publish>,
 ) -> Result<Json<api::Published>, Failure> {
-    Ok(Json(reached(node.publish_with(message(request)?).await?)))
+    Ok(Json(reached(node.publish_with(message(&node, request)?).await?)))
 }
 
 fn reached(published: macula::Published) -> api::Published {
@@ -50,7 +50,7 @@ pub(crate) async fn publish_retained(
     State(node): State<Node>,
     Json(request): Json<api::Publish>,
 ) -> Result<Json<api::Retained>, Failure> {
-    let macula::Retained { published, holders } = node.publish_retained(message(request)?).await?;
+    let macula::Retained { published, holders } = node.publish_retained(message(&node, request)?).await?;
     Ok(Json(api::Retained { holders, published: reached(published) }))
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn retained(
     State(node): State<Node>,
     Query(query): Query<RetainedQuery>,
 ) -> Result<Json<api::RetainedFound>, Failure> {
-    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let realm = realm_in(&node, query.realm.as_deref())?;
     let found = node.retained(realm, &query.pattern).await?;
     let value = |value: macula::RetainedMessage| api::RetainedValue {
         topic: value.topic.to_string(),
@@ -90,7 +90,7 @@ pub(crate) async fn clear_retained(
     State(node): State<Node>,
     Query(query): Query<ClearQuery>,
 ) -> Result<Json<api::RetainedCleared>, Failure> {
-    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let realm = realm_in(&node, query.realm.as_deref())?;
     Ok(Json(api::RetainedCleared { cleared: node.clear_retained(realm, &query.topic).await? }))
 }
 
@@ -99,7 +99,7 @@ pub(crate) async fn publish_acknowledged(
     Json(request): Json<api::PublishAcknowledged>,
 ) -> Result<Json<api::Acknowledged>, Failure> {
     let within = Duration::from_millis(request.within_ms);
-    let acknowledged = node.publish_acknowledged(message(request.message)?, within).await?;
+    let acknowledged = node.publish_acknowledged(message(&node, request.message)?, within).await?;
     let missed = |missed: &macula::Missed| api::Missed {
         node: missed.node.to_string(),
         reason: missed.reason.to_string(),
@@ -119,12 +119,10 @@ pub(crate) async fn publish_acknowledged(
     }))
 }
 
-fn message(request: api::Publish) -> Result<Publish, Failure> {
+fn message(node: &Node, request: api::Publish) -> Result<Publish, Failure> {
     let (bytes, content_type) = request.payload.to_bytes().map_err(Failure::invalid)?;
     let mut message = Publish::new(&request.topic, (bytes, content_type)).map_err(Failure::from)?;
-    if let Some(realm) = realm(request.realm.as_deref())? {
-        message = message.realm(realm);
-    }
+    message = message.realm(realm_in(node, request.realm.as_deref())?);
     for (name, value) in request.headers {
         message = message.header(&name, value);
     }
@@ -170,7 +168,7 @@ pub(crate) async fn subscribe(
     State(node): State<Node>,
     Query(query): Query<SubscribeQuery>,
 ) -> Result<Response, Failure> {
-    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let realm = realm_in(&node, query.realm.as_deref())?;
     let options = query.options()?;
     let mut subscription = match query.retained {
         true => node.subscribe_with_retained(realm, &query.pattern, options).await?,
@@ -201,10 +199,7 @@ pub(crate) async fn subscribe(
 }
 
 /// Writes what arrives, until the subscription ends or the client goes away.
-async fn forward(
-    subscription: &mut Subscription,
-    lines: &mpsc::Sender<Result<Bytes, Infallible>>,
-) -> Option<()> {
+async fn forward(subscription: &mut Subscription, lines: &LineSender) -> Option<()> {
     let mut lost = subscription.retained().lost;
     loop {
         let message = tokio::select! {
@@ -244,8 +239,11 @@ impl Drop for Line {
     }
 }
 
-pub(crate) fn realm(name: Option<&str>) -> Result<Option<Realm>, Failure> {
-    name.map(str::parse).transpose().map_err(|error| Failure::from(macula::Error::Realm(error)))
+/// The realm that a request names, or the node's first one.
+pub(crate) fn realm_in(node: &Node, name: Option<&str>) -> Result<Realm, Failure> {
+    let realm =
+        name.map(str::parse).transpose().map_err(|error| Failure::from(macula::Error::Realm(error)))?;
+    Ok(realm.unwrap_or_else(|| node.realm()))
 }
 
 /// Where the lines of a body go.
@@ -259,10 +257,7 @@ pub(crate) fn lines() -> (LineSender, Response) {
 }
 
 /// Writes one line; `None` when the client is gone.
-pub(crate) async fn send(
-    lines: &mpsc::Sender<Result<Bytes, Infallible>>,
-    document: &impl Serialize,
-) -> Option<()> {
+pub(crate) async fn send(lines: &LineSender, document: &impl Serialize) -> Option<()> {
     lines.send(Ok(line(document).into())).await.ok()
 }
 

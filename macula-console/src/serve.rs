@@ -4,7 +4,6 @@
 //! line of the stream, each reply a `POST /v1/serve/{id}`.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,17 +11,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use bytes::Bytes;
 use data_encoding::BASE64;
 use macula::{Call, HandlerError, Node, RegisterOptions, Reply, RequestParts};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::api::{Payload, ServeEvent, ServePart, ServeReply};
 use crate::failure::Failure;
-use crate::messages::{lines, realm, send};
+use crate::messages::{LineSender, lines, realm_in, send};
 
 /// The procedures that clients serve now, by number.
 #[derive(Clone, Default)]
@@ -36,7 +34,7 @@ struct Table {
 
 /// One client that serves a procedure. Calls that wait are bounded by the registration's concurrency.
 struct Server {
-    lines: mpsc::Sender<Result<Bytes, Infallible>>,
+    lines: LineSender,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Pending>>,
 }
@@ -64,7 +62,7 @@ pub(crate) async fn serve(
     State(servers): State<Servers>,
     Query(query): Query<ServeQuery>,
 ) -> Result<Response, Failure> {
-    let realm = realm(query.realm.as_deref())?.unwrap_or_else(|| node.realm());
+    let realm = realm_in(&node, query.realm.as_deref())?;
     let (lines, body) = lines();
     let server = Arc::new(Server { lines, next: AtomicU64::new(0), waiting: Mutex::default() });
     let handler = {

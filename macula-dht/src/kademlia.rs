@@ -115,7 +115,6 @@ mod skew;
 mod store;
 mod subnet;
 mod table;
-mod timers;
 mod watchers;
 
 pub use config::{KademliaConfig, Quotas, SubnetLimits};

@@ -37,6 +37,7 @@ mod liveness;
 mod message;
 mod name;
 mod realm;
+mod timers;
 mod varint;
 mod version;
 
@@ -60,4 +61,5 @@ pub use liveness::{Liveness, Unwatched};
 pub use message::{MessageError, decode};
 pub use name::{Name, NameError};
 pub use realm::{Realm, RealmError};
+pub use timers::Timers;
 pub use version::{ALPN, Capabilities, Version, VersionRange};

@@ -23,8 +23,7 @@ use crate::metrics::RefuseReason;
 use crate::pubsub::{Inner, PubSub};
 use crate::retained::{RetainedFull, RetainedValue, TooLarge, index_at, read_shard, read_value, retained_at};
 use crate::{
-    Pattern, Payload, PublishOptions, Published, RETAINED_BYTES_MAX, RetainError, SubscribeError,
-    SubscribeOptions, Subscription,
+    Pattern, Payload, PublishOptions, Published, RetainError, SubscribeError, SubscribeOptions, Subscription,
 };
 
 /// Look-ups at the same time.
@@ -75,7 +74,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     ///
     /// One value is kept for each topic and publisher, by the directory's nodes closest to the topic's key: they can read it.
     /// It is there as long as this process lives, and then until its record expires (an hour by default). It takes at most
-    /// [`RETAINED_BYTES_MAX`] bytes, and a node has at most
+    /// [`RETAINED_BYTES_MAX`](crate::RETAINED_BYTES_MAX) bytes, and a node has at most
     /// [`RETAINED_TOPICS_MAX`](crate::RETAINED_TOPICS_MAX) of them.
     ///
     /// # Errors
@@ -90,10 +89,6 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
     ) -> Result<Retained, RetainError> {
         let inner = &self.inner;
         inner.may_publish(realm, topic, &payload)?;
-        let size = payload.bytes.len();
-        if size > RETAINED_BYTES_MAX {
-            return Err(RetainError::TooLarge(size));
-        }
         let mut content = inner.content(realm, topic, payload);
         content.sequence = inner.reserve(realm, topic);
         let value = RetainedValue::of(&content).map_err(|TooLarge(bytes)| RetainError::TooLarge(bytes))?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use macula_dht::{MemoryDirectory, MemoryDirectoryNetwork};
-use macula_proto::{Access, Action, AllowAll, Forbidden, Gate, NodeId, Realm, Unwatched};
+use macula_proto::{AllowAll, Gate, NodeId, Realm, Unwatched};
 use macula_transport::HangUp;
 use macula_transport::memory::{Faults, MemoryNetwork, MemoryTransport};
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::mesh_test::start;
+use crate::mesh_test::{DenyCalls, start};
 use crate::observed_test::{Observed, Points, Stall};
 use crate::{
     Call, CallError, CallRequest, HandlerError, Procedures, RegisterOptions, Registration, Reply, Rpc,
@@ -246,18 +246,6 @@ async fn work(
     points.pass(me).await;
     finished.fetch_add(1, Ordering::Relaxed);
     Ok("done".into())
-}
-
-#[derive(Debug)]
-struct DenyCalls;
-
-impl Gate for DenyCalls {
-    fn check(&self, access: Access<'_>) -> Result<(), Forbidden> {
-        match access.action {
-            Action::Call(_) => Err(access.forbidden()),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// What a call can be ended with.

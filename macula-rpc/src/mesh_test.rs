@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use macula_dht::{MemoryDirectory, MemoryDirectoryNetwork};
-use macula_proto::{AllowAll, Frame, Gate, Liveness, NodeId, Unwatched};
+use macula_proto::{Access, Action, AllowAll, Forbidden, Frame, Gate, Liveness, NodeId, Unwatched};
 use macula_transport::memory::{MemoryNetwork, MemoryTransport};
 use macula_transport::{
     AddressBook, Identity, Inbound, LaneId, PeerEvent, QuicConfig, QuicTransport, TokioClock, Transport,
@@ -142,5 +142,18 @@ impl<T: Transport> Inbound<T> for Wired<T> {
 
     async fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, rx: T::Rx) {
         self.0.on_stream(from, first, tx, rx).await;
+    }
+}
+
+/// Nobody may call.
+#[derive(Debug)]
+pub(crate) struct DenyCalls;
+
+impl Gate for DenyCalls {
+    fn check(&self, access: Access<'_>) -> Result<(), Forbidden> {
+        match access.action {
+            Action::Call(_) => Err(access.forbidden()),
+            _ => Ok(()),
+        }
     }
 }

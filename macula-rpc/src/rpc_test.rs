@@ -1,13 +1,13 @@
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use macula_proto::{AllowAll, Forbidden, FrameKind};
+use macula_proto::{AllowAll, FrameKind};
 use macula_transport::{StreamRx, StreamTx, Target};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::memory::{MemoryRpc, MemoryRpcNetwork};
-use crate::mesh_test::{Node, QuicMesh, TestMesh};
+use crate::mesh_test::{DenyCalls, Node, QuicMesh, TestMesh};
 use crate::{Call, Cause, HandlerError, Strategy, conformance};
 
 use super::*;
@@ -147,18 +147,6 @@ async fn a_provider_that_is_known_to_be_gone_is_asked_only_if_nobody_else_answer
     there_offer.unregister().await;
     assert_eq!(caller.call(ask("id")).await.unwrap().payload, gone_id.to_string());
     drop(gone_offer);
-}
-
-#[derive(Debug)]
-struct DenyCalls;
-
-impl Gate for DenyCalls {
-    fn check(&self, access: Access<'_>) -> Result<(), Forbidden> {
-        match access.action {
-            Action::Call(_) => Err(access.forbidden()),
-            _ => Ok(()),
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use macula_console::api::{self, Call, CallEvent, CallPart, CallResult, Provider}
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::messages::{input, millis, query, shown};
+use super::messages::{in_realm, input, millis, query, shown};
 use crate::cli::{self, Format, Strategy};
 use crate::client::Client;
 use crate::daemon;
@@ -128,7 +128,7 @@ pub(crate) async fn providers(
     format: Format,
     args: &cli::Providers,
 ) -> Result<(), CliError> {
-    let realm = args.realm.as_deref().map(|realm| format!("&realm={}", query(realm))).unwrap_or_default();
+    let realm = in_realm(args.realm.as_deref());
     let path = format!("/v1/providers?procedure={}{realm}", query(&args.procedure));
     super::inspect::list::<Provider>(client, format, &path).await
 }

@@ -194,6 +194,11 @@ pub(crate) fn shown(payload: &Payload) -> String {
     }
 }
 
+/// The part of a query that names a realm; empty for the node's first one.
+pub(crate) fn in_realm(realm: Option<&str>) -> String {
+    realm.map(|realm| format!("&realm={}", query(realm))).unwrap_or_default()
+}
+
 /// Percent-encodes what has a meaning of its own in a query (RFC 3986 §3.4).
 pub(crate) fn query(text: &str) -> String {
     text.bytes()

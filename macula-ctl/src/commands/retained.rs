@@ -5,7 +5,7 @@ use macula_console::api::{Publish, Retained, RetainedCleared, RetainedFound, Ret
 use serde_json::Value;
 
 use super::inspect::short;
-use super::messages::{query, shown};
+use super::messages::{in_realm, query, shown};
 use crate::cli::{self, Format};
 use crate::client::Client;
 use crate::error::CliError;
@@ -22,7 +22,7 @@ pub(crate) async fn publish(client: &Client, format: Format, message: &Publish) 
 }
 
 pub(crate) async fn retained(client: &Client, format: Format, args: &cli::Retained) -> Result<(), CliError> {
-    let realm = args.realm.iter().map(|realm| format!("&realm={}", query(realm))).collect::<String>();
+    let realm = in_realm(args.realm.as_deref());
     if args.clear {
         return clear(client, format, &args.pattern, &realm).await;
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::messages::query;
+use super::messages::{in_realm, query};
 use super::program::Program;
 use crate::cli;
 use crate::client::Client;
@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn serve(client: &Client, args: cli::Serve) -> Result<(), CliError> {
     let program = Arc::new(Program::find(&args)?);
-    let realm = args.realm.as_deref().map(|realm| format!("&realm={}", query(realm))).unwrap_or_default();
+    let realm = in_realm(args.realm.as_deref());
     let cache = args.cache.map(|cache| format!("&cache_ms={}", cache.as_millis())).unwrap_or_default();
     let path = format!(
         "/v1/serve?procedure={}&concurrency={}&description={}{realm}{cache}",

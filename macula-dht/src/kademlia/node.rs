@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use macula_proto::{Contact, Gate, Key, NodeId, Signer, Timestamp, UnixMillis, Verifier};
+use macula_proto::{Contact, Gate, Key, NodeId, Signer, Timers, Timestamp, UnixMillis, Verifier};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -28,7 +28,6 @@ use super::record::SignedRecord;
 use super::skew::Skew;
 use super::store::Store;
 use super::table::{Heard, Table, TableSnapshot};
-use super::timers::Timers;
 use super::watchers::Watchers;
 use crate::Found;
 
@@ -178,7 +177,7 @@ impl Node {
             bootstrap: None,
             hearsay: VecDeque::new(),
             probing: BTreeSet::new(),
-            timers: Timers::new(),
+            timers: Timers::default(),
             backlog: BTreeSet::new(),
             last_sequence: 0,
             last_number: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use macula_proto::{Contact, NodeId, Timestamp};
+use macula_proto::{Contact, NodeId, Timers, Timestamp};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -12,7 +12,6 @@ use super::effect::{Body, Effect, Parcel, Span, StreamId, Word};
 use super::links::{Asked, Known, Link};
 use super::metrics::TreeMetrics;
 use super::stream::{Feed, Stream};
-use super::timers::Timers;
 
 /// Who has had links for so long has heard of all that is going on.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(5);
@@ -78,7 +77,7 @@ pub struct LinkInfo {
 impl<M: Body> Tree<M> {
     /// A node without links. `seed` is for its random choices.
     pub fn new(now: Timestamp, me: Contact, config: TreeConfig, metrics: TreeMetrics, seed: u64) -> Self {
-        let mut timers = Timers::new();
+        let mut timers = Timers::default();
         timers.set(Timer::Keep, now + config.keep_alive);
         timers.set(Timer::Shuffle, now + config.shuffle_interval);
         Self {

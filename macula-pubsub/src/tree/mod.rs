@@ -51,7 +51,6 @@ mod metrics;
 mod repair;
 mod stage;
 mod stream;
-mod timers;
 
 pub(crate) use cache::Cache;
 pub use config::TreeConfig;

@@ -2,6 +2,9 @@
 //!
 //! See this folder's README for how to run it.
 
+#[path = "../shared/typed.rs"]
+mod typed;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
@@ -9,8 +12,9 @@ use std::time::Duration;
 use clap::Parser;
 use macula::{Call, Decode, Json, Message, Node, Publish, RegisterOptions, Registration};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+
+use crate::typed::typed_lines;
 
 /// How long to wait for everybody in the room to have taken a line.
 const DELIVERY: Duration = Duration::from_secs(3);
@@ -209,17 +213,4 @@ fn print(room: &str, message: &Message) {
 /// What others wrote must not steer this terminal.
 fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-/// What is typed, from a thread of its own: reading a terminal blocks.
-fn typed_lines() -> mpsc::Receiver<String> {
-    let (lines, typed) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            if lines.blocking_send(line).is_err() {
-                break;
-            }
-        }
-    });
-    typed
 }

@@ -11,6 +11,8 @@ mod file;
 mod follower;
 mod keeper;
 mod publisher;
+#[path = "../shared/typed.rs"]
+mod typed;
 
 use std::error::Error;
 use std::path::PathBuf;

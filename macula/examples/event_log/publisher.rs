@@ -4,8 +4,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use macula::{Node, Publish};
-use tokio::sync::mpsc;
 
+use crate::typed::typed_lines;
 use crate::{ID_HEADER, READ};
 
 /// How long an event may wait for its keeper before it is sent again.
@@ -43,17 +43,4 @@ async fn until_kept(node: &Node, topic: &str, id: &str, text: &str) -> Result<()
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }
-}
-
-/// What is typed, from a thread of its own: reading a terminal blocks.
-fn typed_lines() -> mpsc::Receiver<String> {
-    let (lines, typed) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            if lines.blocking_send(line).is_err() {
-                break;
-            }
-        }
-    });
-    typed
 }

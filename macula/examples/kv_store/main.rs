@@ -13,6 +13,8 @@ mod owners;
 mod repair;
 mod replica;
 mod store;
+#[path = "../shared/typed.rs"]
+mod typed;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -21,10 +23,10 @@ use std::time::Duration;
 use clap::Parser;
 use macula::{Call, Decode, HandlerError, Json, Node, Reply};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use crate::coordinator::Coordinator;
 use crate::store::Store;
+use crate::typed::typed_lines;
 
 /// How long to look for the mesh before beginning alone.
 const JOINING: Duration = Duration::from_secs(10);
@@ -125,17 +127,4 @@ async fn offer(
 
 fn served(outcome: Result<impl Serialize, coordinator::Unavailable>) -> Result<Reply, HandlerError> {
     macula::reply(Json(outcome?))
-}
-
-/// What is typed, from a thread of its own: reading a terminal blocks.
-fn typed_lines() -> mpsc::Receiver<String> {
-    let (lines, typed) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            if lines.blocking_send(line).is_err() {
-                break;
-            }
-        }
-    });
-    typed
 }

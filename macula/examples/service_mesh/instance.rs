@@ -9,7 +9,7 @@ use std::time::Duration;
 use macula::{Call, HandlerError, Json, Node, RegisterOptions, Registration, Reply};
 use serde::{Deserialize, Serialize};
 
-use crate::typed_lines;
+use crate::typed::typed_lines;
 
 /// The procedure by which every instance says how it is.
 pub(crate) const HEALTH: &str = "mesh.health";

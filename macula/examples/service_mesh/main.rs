@@ -13,6 +13,8 @@
 mod instance;
 mod orders;
 mod services;
+#[path = "../shared/typed.rs"]
+mod typed;
 mod watch;
 
 use std::error::Error;
@@ -20,7 +22,6 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use macula::Node;
-use tokio::sync::mpsc;
 
 /// How long to look for the mesh before beginning alone.
 const JOINING: Duration = Duration::from_secs(10);
@@ -84,17 +85,4 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Calls that run here are finished first; their callers do not notice that this instance goes.
     node.shutdown().await;
     outcome
-}
-
-/// What is typed, from a thread of its own: reading a terminal blocks.
-fn typed_lines() -> mpsc::Receiver<String> {
-    let (lines, typed) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            if lines.blocking_send(line).is_err() {
-                break;
-            }
-        }
-    });
-    typed
 }

@@ -291,7 +291,7 @@ impl Node {
             };
             match record {
                 Ok(record) if record.body().key == *key => {
-                    if !record.remaining(now.unix).is_zero() && !self.lives.is_past(record.body()) {
+                    if self.counts(now, &record) {
                         records.push(record);
                     }
                 }

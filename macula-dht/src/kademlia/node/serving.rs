@@ -149,7 +149,7 @@ impl Node {
                 continue;
             }
             match SignedRecord::open(&*self.verifier, envelope) {
-                Ok(record) if !record.remaining(now.unix).is_zero() && !self.lives.is_past(record.body()) => {
+                Ok(record) if self.counts(now, &record) => {
                     self.apply_to_watch(now, &Arc::new(record), out);
                 }
                 Ok(_) => {}
@@ -159,6 +159,11 @@ impl Node {
             }
         }
         out.push(Effect::Reply { to, response: Response::Notified(unwatched) });
+    }
+
+    /// Whether a record has not expired, and its announcer's run is not over.
+    pub(super) fn counts(&self, now: Now, record: &SignedRecord) -> bool {
+        !record.remaining(now.unix).is_zero() && !self.lives.is_past(record.body())
     }
 
     /// Tells the watchers of changed records, besides those `told` already, and `then` goes on.

@@ -96,35 +96,25 @@ impl Node {
 
     /// What a node announced is shown no longer, whatever holders say, unless it announces again.
     pub(super) fn hide_watched(&mut self, announcer: &NodeId, now: Now, out: &mut Vec<Effect>) {
-        let mut changed = Vec::new();
-        for (key, watched) in &mut self.watched {
-            if let Some(record) = watched.records.get(announcer) {
-                watched.lost.insert(*announcer, record.body().sequence);
-                changed.extend(watched.is_ready.then_some(*key));
-            }
-        }
+        let changed = change(&mut self.watched, |watched| {
+            let sequence = watched.records.get(announcer).map(|record| record.body().sequence);
+            sequence.map(|sequence| watched.lost.insert(*announcer, sequence)).is_some()
+        });
         changed.iter().for_each(|key| self.show(now, key, out));
     }
 
     /// What a node announced in a run that is over is not shown any more.
     pub(super) fn forget_watched(&mut self, announcer: &NodeId, now: Now, out: &mut Vec<Effect>) {
-        let mut changed = Vec::new();
-        for (key, watched) in &mut self.watched {
-            if watched.records.get(announcer).is_some_and(|record| self.lives.is_past(record.body())) {
-                watched.records.remove(announcer);
-                changed.extend(watched.is_ready.then_some(*key));
-            }
-        }
+        let changed = change(&mut self.watched, |watched| {
+            let is_past = |record: &Arc<SignedRecord>| self.lives.is_past(record.body());
+            watched.records.get(announcer).is_some_and(is_past) && watched.records.remove(announcer).is_some()
+        });
         changed.iter().for_each(|key| self.show(now, key, out));
     }
 
     /// What a node announced counts again.
     pub(super) fn show_watched(&mut self, announcer: &NodeId, now: Now, out: &mut Vec<Effect>) {
-        let mut changed = Vec::new();
-        for (key, watched) in &mut self.watched {
-            let was_hidden = watched.lost.remove(announcer).is_some();
-            changed.extend((was_hidden && watched.is_ready).then_some(*key));
-        }
+        let changed = change(&mut self.watched, |watched| watched.lost.remove(announcer).is_some());
         changed.iter().for_each(|key| self.show(now, key, out));
     }
 
@@ -235,6 +225,13 @@ impl Node {
             out.push(Effect::Watched { key, found: Err(unreachable(outcome)) });
         }
     }
+}
+
+/// Changes watches; returns the keys of those that did and are to be shown again.
+fn change(watches: &mut BTreeMap<Key, Watched>, mut change: impl FnMut(&mut Watched) -> bool) -> Vec<Key> {
+    let changed =
+        watches.iter_mut().filter_map(|(key, watched)| (change(watched) && watched.is_ready).then_some(*key));
+    changed.collect()
 }
 
 impl Watched {
