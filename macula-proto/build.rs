@@ -8,13 +8,14 @@ use std::{env, fs};
 use prost_types::field_descriptor_proto::Label;
 use prost_types::{FieldDescriptorProto, FileDescriptorSet};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "proto/common.proto",
     "proto/transport.proto",
     "proto/membership.proto",
     "proto/dht.proto",
     "proto/pubsub.proto",
     "proto/rpc.proto",
+    "proto/platform.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,0 +1,134 @@
+//! How much of everything there may be. All voters of a group must agree on these numbers, as on everything else that
+//! decides what a command does.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The shortest time that a session may live without a keep-alive.
+pub const TTL_MIN: Duration = Duration::from_millis(100);
+
+/// The longest time that a session may live without a keep-alive.
+pub const TTL_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Longest value of a candidate, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1024;
+
+/// Most entries in one append.
+pub const APPEND_ENTRIES_MAX: usize = 1024;
+
+/// Most bytes of all entries in one append. With their frame they fit into one of the mesh's frames.
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024 - 64 * 1024;
+
+/// Most sessions in one [`Command::Expire`](super::Command::Expire).
+pub const EXPIRE_MAX: usize = 4096;
+
+/// What is bounded.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Bounded {
+    /// Sessions of the group.
+    Sessions,
+    /// Sessions of one node.
+    SessionsOfNode,
+    /// Candidacies and requests for locks, of the group.
+    Places,
+    /// Candidacies and requests for locks, of one node.
+    PlacesOfNode,
+    /// Candidates of one election.
+    Candidates,
+    /// Holders of one lock, and who waits for it.
+    Waiters,
+    /// Bytes of a candidate's value.
+    ValueBytes,
+    /// Bytes of all values of one node's candidates.
+    ValueBytesOfNode,
+    /// Logs of the group.
+    Logs,
+    /// Logs that one node created.
+    LogsOfNode,
+    /// Entries in one append.
+    AppendEntries,
+    /// Bytes in one append.
+    AppendBytes,
+    /// Bytes that the logs of the group may take by their retentions, together.
+    RetainedBytes,
+    /// Entries that a log may be told to keep.
+    RetainedEntries,
+    /// Sessions in one command.
+    Expired,
+}
+
+impl fmt::Display for Bounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sessions => "sessions in the realm",
+            Self::SessionsOfNode => "sessions of this node",
+            Self::Places => "candidates and requests for locks in the realm",
+            Self::PlacesOfNode => "candidates and requests for locks of this node",
+            Self::Candidates => "candidates in this election",
+            Self::Waiters => "holders of this lock and waiters for it",
+            Self::ValueBytes => "bytes in a candidate's value",
+            Self::ValueBytesOfNode => "bytes in the values of this node's candidates",
+            Self::Logs => "logs in the realm",
+            Self::LogsOfNode => "logs of this node",
+            Self::AppendEntries => "entries in one append",
+            Self::AppendBytes => "bytes in one append",
+            Self::RetainedBytes => "bytes kept by the logs of the realm",
+            Self::RetainedEntries => "entries kept by one log",
+            Self::Expired => "sessions in one command",
+        })
+    }
+}
+
+/// The bounds on what the objects hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Sessions of the group.
+    pub sessions: usize,
+    /// Sessions of one node.
+    pub sessions_of_node: usize,
+    /// Candidacies and requests for locks, of the group.
+    pub places: usize,
+    /// Candidacies and requests for locks, of one node.
+    pub places_of_node: usize,
+    /// Candidates of one election.
+    pub candidates: usize,
+    /// Holders of one lock, and who waits for it.
+    pub waiters: usize,
+    /// Bytes of all values of one node's candidates.
+    pub value_bytes_of_node: usize,
+    /// Logs of the group.
+    pub logs: usize,
+    /// Logs that one node created.
+    pub logs_of_node: usize,
+    /// Writers that one log remembers.
+    pub writers: usize,
+    /// Writers of one node that one log remembers.
+    pub writers_of_node: usize,
+    /// Bytes that all logs together may be told to keep.
+    pub retained_bytes: u64,
+    /// Entries that one log may be told to keep.
+    pub retained_entries: u64,
+}
+
+impl Limits {
+    /// The numbers that all groups use.
+    ///
+    /// Some 100 MB of memory, at worst: 200,000 places at 250 bytes (and values of at most 1 KiB, by node), 20,000 sessions,
+    /// 1,000 logs with 256 writers each.
+    pub const ALL: Self = Self {
+        sessions: 20_000,
+        sessions_of_node: 1_024,
+        places: 200_000,
+        places_of_node: 50_000,
+        candidates: 10_000,
+        waiters: 10_000,
+        value_bytes_of_node: 8 * 1024 * 1024,
+        logs: 1_000,
+        logs_of_node: 200,
+        writers: 256,
+        writers_of_node: 64,
+        retained_bytes: 64 * 1024 * 1024 * 1024,
+        retained_entries: 100_000_000,
+    };
+}
