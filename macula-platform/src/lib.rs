@@ -15,7 +15,7 @@
 pub mod objects;
 
 pub use objects::{
-    Answer, Change, Command, Effects, ElectionName, Ended, Epoch, FencingToken, Leader, LockChange, LockMode,
-    LockName, LogId, LogIndex, LogName, LogOffset, LogWrite, Nonce, PlaceError, Refusal, Request, RequestId,
-    Retention, SessionChange, SessionId, Standing, WriterId, WriterSequence,
+    Answer, Change, CodecError, Command, Effects, ElectionName, Ended, Epoch, FencingToken, Leader,
+    LockChange, LockMode, LockName, LogId, LogIndex, LogName, LogOffset, LogWrite, Nonce, PlaceError,
+    Refusal, Request, RequestId, Retention, SessionChange, SessionId, Standing, WriterId, WriterSequence,
 };

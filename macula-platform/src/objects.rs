@@ -2,6 +2,7 @@
 
 mod answer;
 mod change;
+mod codec;
 mod command;
 pub mod limits;
 mod names;
@@ -9,6 +10,7 @@ mod place;
 
 pub use answer::{Answer, Ended, Refusal, Standing};
 pub use change::{Change, Effects, Leader, LockChange, LogWrite, SessionChange};
+pub use codec::CodecError;
 pub use command::{Command, LockMode, Request, Retention};
 pub use names::{ElectionName, LockName, LogName};
 pub use place::{

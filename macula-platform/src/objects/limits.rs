@@ -25,37 +25,66 @@ pub const EXPIRE_MAX: usize = 4096;
 /// What is bounded.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
+#[repr(u32)]
 pub enum Bounded {
     /// Sessions of the group.
-    Sessions,
+    Sessions = 1,
     /// Sessions of one node.
-    SessionsOfNode,
+    SessionsOfNode = 2,
     /// Candidacies and requests for locks, of the group.
-    Places,
+    Places = 3,
     /// Candidacies and requests for locks, of one node.
-    PlacesOfNode,
+    PlacesOfNode = 4,
     /// Candidates of one election.
-    Candidates,
+    Candidates = 5,
     /// Holders of one lock, and who waits for it.
-    Waiters,
+    Waiters = 6,
     /// Bytes of a candidate's value.
-    ValueBytes,
+    ValueBytes = 7,
     /// Bytes of all values of one node's candidates.
-    ValueBytesOfNode,
+    ValueBytesOfNode = 8,
     /// Logs of the group.
-    Logs,
+    Logs = 9,
     /// Logs that one node created.
-    LogsOfNode,
+    LogsOfNode = 10,
     /// Entries in one append.
-    AppendEntries,
+    AppendEntries = 11,
     /// Bytes in one append.
-    AppendBytes,
+    AppendBytes = 12,
     /// Bytes that the logs of the group may take by their retentions, together.
-    RetainedBytes,
+    RetainedBytes = 13,
     /// Entries that a log may be told to keep.
-    RetainedEntries,
+    RetainedEntries = 14,
     /// Sessions in one command.
-    Expired,
+    Expired = 15,
+}
+
+impl Bounded {
+    const ALL: [Self; 15] = [
+        Self::Sessions,
+        Self::SessionsOfNode,
+        Self::Places,
+        Self::PlacesOfNode,
+        Self::Candidates,
+        Self::Waiters,
+        Self::ValueBytes,
+        Self::ValueBytesOfNode,
+        Self::Logs,
+        Self::LogsOfNode,
+        Self::AppendEntries,
+        Self::AppendBytes,
+        Self::RetainedBytes,
+        Self::RetainedEntries,
+        Self::Expired,
+    ];
+
+    pub(crate) const fn to_wire(self) -> u32 {
+        self as u32
+    }
+
+    pub(crate) fn from_wire(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|bounded| bounded.to_wire() == number)
+    }
 }
 
 impl fmt::Display for Bounded {
