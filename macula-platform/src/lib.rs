@@ -15,7 +15,8 @@
 pub mod objects;
 
 pub use objects::{
-    Answer, Change, CodecError, Command, Effects, ElectionName, Ended, Epoch, FencingToken, Leader,
-    LockChange, LockMode, LockName, LogId, LogIndex, LogName, LogOffset, LogWrite, Nonce, PlaceError,
-    Refusal, Request, RequestId, Retention, SessionChange, SessionId, Standing, WriterId, WriterSequence,
+    Answer, CandidateInfo, Change, CodecError, Command, Counts, Effects, ElectionInfo, ElectionName, Ended,
+    Epoch, FencingToken, Leader, LockChange, LockInfo, LockMode, LockName, LogId, LogIndex, LogInfo, LogName,
+    LogOffset, LogWrite, Nonce, Objects, PlaceError, Refusal, Request, RequestId, RequestInfo, Retention,
+    SessionChange, SessionId, SessionInfo, SnapshotError, Standing, WriterId, WriterSequence,
 };

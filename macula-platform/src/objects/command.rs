@@ -21,14 +21,14 @@ pub enum Command {
         /// What it asked for.
         request: Request,
     },
-    /// The time of these sessions is over as the leader sees it. Unknown ones are passed over.
-    /// Answered with [`Done`](super::Answer::Done).
+    /// The time of these sessions is over, as the leader sees it. Unknown ones are passed over. Answered with
+    /// [`Done`](super::Answer::Done).
     Expire {
         /// The sessions; at most [`EXPIRE_MAX`](super::limits::EXPIRE_MAX).
         sessions: Vec<SessionId>,
     },
-    /// Log entries that are too old now may go.
-    /// Answered with [`Done`](super::Answer::Done).
+    /// Log entries that are too old now may go ([`Objects::trim_due`](super::Objects::trim_due) says when). Answered with
+    /// [`Done`](super::Answer::Done).
     Trim {
         /// The leader's wall clock.
         stamp: UnixMillis,

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// The shortest time that a session may live without a keep-alive.
 pub const TTL_MIN: Duration = Duration::from_millis(100);
 
-/// The longest time that a session may live without a keep-alive.
-pub const TTL_MAX: Duration = Duration::from_secs(60 * 60);
+/// The longest time that a session may live without a keep-alive. Who recovers a group has to wait for as long.
+pub const TTL_MAX: Duration = Duration::from_secs(60);
 
 /// Longest value of a candidate, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1024;
