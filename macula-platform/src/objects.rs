@@ -9,6 +9,8 @@ pub mod limits;
 mod lock;
 mod log;
 mod machine;
+#[cfg(test)]
+mod model_test;
 mod names;
 mod place;
 mod query;

@@ -241,3 +241,7 @@ impl Objects {
 
 /// Who asks for what the leader decides.
 const NOBODY: NodeId = NodeId::from_bytes([0; 32]);
+
+#[cfg(test)]
+#[path = "machine_test.rs"]
+mod tests;
