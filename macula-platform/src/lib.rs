@@ -12,6 +12,7 @@
 //!
 //! This crate must not know about sockets, QUIC, pub/sub or rpc.
 
+pub mod lease;
 pub mod objects;
 
 pub use objects::{
