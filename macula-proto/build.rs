@@ -8,7 +8,7 @@ use std::{env, fs};
 use prost_types::field_descriptor_proto::Label;
 use prost_types::{FieldDescriptorProto, FileDescriptorSet};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "proto/common.proto",
     "proto/transport.proto",
     "proto/membership.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 7] = [
     "proto/pubsub.proto",
     "proto/rpc.proto",
     "proto/platform.proto",
+    "proto/raft.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -14,10 +14,17 @@
 
 pub mod lease;
 pub mod objects;
+mod raft;
+mod store;
 
 pub use objects::{
     Answer, CandidateInfo, Change, CodecError, Command, Counts, Effects, ElectionInfo, ElectionName, Ended,
     Epoch, FencingToken, Leader, LockChange, LockInfo, LockMode, LockName, LogId, LogIndex, LogInfo, LogName,
     LogOffset, LogWrite, Nonce, Objects, PlaceError, Refusal, Request, RequestId, RequestInfo, Retention,
     SessionChange, SessionId, SessionInfo, SnapshotError, Standing, WriterId, WriterSequence,
+};
+pub use raft::{Group, GroupError, GroupStatus, LogEntry, Timing, VoterId};
+pub use store::{
+    Batch, Done, GroupId, LogStore, MemoryFaults, MemoryStore, RedbStore, Slot, StoreError, StoreMetrics,
+    StoreOptions, Write,
 };

@@ -136,6 +136,20 @@ kinds! {
     ERROR = 34;
     /// One part of a streamed request.
     CALL_PART = 35;
+    /// Raft: entries of the log, or a heartbeat.
+    RAFT_APPEND = 40;
+    /// Raft: what became of them, or of an image or a transfer.
+    RAFT_APPENDED = 41;
+    /// Raft: a candidate asks for a vote.
+    RAFT_VOTE = 42;
+    /// Raft: the answer to it.
+    RAFT_VOTED = 43;
+    /// Raft: an image of the objects follows.
+    RAFT_SNAPSHOT = 44;
+    /// Raft: a part of an image.
+    RAFT_SNAPSHOT_PART = 45;
+    /// Raft: the leader asks a follower to take over.
+    RAFT_TRANSFER = 46;
 }
 
 impl FrameKind {

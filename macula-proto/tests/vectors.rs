@@ -17,6 +17,8 @@ use macula_proto::{
 };
 use prost::Message;
 
+#[path = "vectors/raft.rs"]
+mod raft;
 #[path = "vectors/trees.rs"]
 mod trees;
 
