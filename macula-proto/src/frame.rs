@@ -136,6 +136,12 @@ kinds! {
     ERROR = 34;
     /// One part of a streamed request.
     CALL_PART = 35;
+    /// Opens a stream that many small calls share.
+    CALLS = 36;
+    /// One of these calls, or its cancellation.
+    NUMBERED_CALL = 37;
+    /// The answer to one of them.
+    NUMBERED_ANSWER = 38;
     /// Raft: entries of the log, or a heartbeat.
     RAFT_APPEND = 40;
     /// Raft: what became of them, or of an image or a transfer.

@@ -62,6 +62,8 @@ pub struct Capabilities(pub u64);
 impl Capabilities {
     /// Takes part in the directory: may be asked to store records and to answer lookups.
     pub const DIRECTORY: Self = Self(1);
+    /// Serves small calls that share a stream.
+    pub const NUMBERED_CALLS: Self = Self(2);
 
     /// Both sets together.
     #[must_use]

@@ -380,6 +380,20 @@ fn frames_of_rpc() {
         concurrency_max: 64,
         ..Default::default()
     };
+    let inner = wire::Call { procedure: "math.add".into(), ..Default::default() };
+    let number = 0x1122_3344_5566_7788;
+    let numbered = wire::NumberedCall {
+        number,
+        timeout_ms: 5_000,
+        call: inner.encode_to_vec().into(),
+        ..Default::default()
+    };
+    let cancelled = wire::NumberedCall { number, cancelled: true, ..Default::default() };
+    let last = wire::CallResult { last: true, ..Default::default() };
+    let answer = wire::NumberedAnswer { number, result: last.encode_to_vec().into(), ..Default::default() };
+    let panic = wire::CallFailure { code: 8, text: "ouch".into(), ran: true, ..Default::default() };
+    let panicked =
+        wire::NumberedAnswer { number, failure: panic.encode_to_vec().into(), ..Default::default() };
     check_file(
         "rpc.txt",
         &[
@@ -395,6 +409,11 @@ fn frames_of_rpc() {
             frame("result-keepable", "It may be kept for ten seconds.", FrameKind::RESULT, keepable, b"5"),
             frame("error", "The handler failed with its own code 0.", FrameKind::ERROR, failure, b""),
             body("offer", "The value of a directory record.", offer),
+            frame("calls", "Small calls follow.", FrameKind::CALLS, wire::Calls {}, b""),
+            frame("numbered-call", "A call of math.add.", FrameKind::NUMBERED_CALL, numbered, b"[2,3]"),
+            frame("numbered-call-cancelled", "It has ended.", FrameKind::NUMBERED_CALL, cancelled, b""),
+            frame("numbered-answer", "Its answer.", FrameKind::NUMBERED_ANSWER, answer, b"5"),
+            frame("numbered-failure", "The handler panicked.", FrameKind::NUMBERED_ANSWER, panicked, b""),
         ],
     );
 }

@@ -8,6 +8,7 @@ use macula_proto::NodeId;
 use macula_transport::{ResetCode, StreamError, StreamRx, Transport};
 
 use crate::message::{self, Answer, Failure};
+use crate::mux::Outcome;
 use crate::running::{Failed, Refused, Running, Step};
 use crate::{CallError, Cause, Reply, RpcMetrics};
 
@@ -47,6 +48,8 @@ pub(crate) struct Judge {
 pub(crate) enum Answers<T: Transport> {
     Local(LocalAnswers),
     Remote(RemoteAnswers<T>),
+    /// The first event was the last.
+    Spent,
 }
 
 /// Events of a handler in this process.
@@ -89,6 +92,10 @@ impl<T: Transport> Answers<T> {
         match self {
             Self::Local(local) => local.next_event().await,
             Self::Remote(remote) => remote.next_event().await,
+            Self::Spent => {
+                let outcome = Err(Ended::Lost("nothing follows an answer".into()));
+                Event::Done { outcome, load: None, cache_for: None }
+            }
         }
     }
 }
@@ -151,6 +158,27 @@ impl Judge {
 
     fn protocol(self, cause: String, maybe_ran: bool) -> Ended {
         Ended::Error(CallError::Protocol { provider: self.provider, cause, maybe_ran })
+    }
+
+    /// What became of a call on a shared stream; `None` if it never left, and can be sent otherwise.
+    pub(crate) fn numbered(self, outcome: Outcome) -> Option<Event> {
+        let ended = match outcome {
+            Outcome::Answer(Answer::Last { reply, load, cache_for }) => {
+                return Some(Event::Done { outcome: Ok(reply), load: Some(load), cache_for });
+            }
+            Outcome::Answer(Answer::Failure { failure, load }) => {
+                let outcome = Err(self.failure(failure));
+                return Some(Event::Done { outcome, load: Some(load), cache_for: None });
+            }
+            Outcome::Answer(Answer::Accepted | Answer::Progress(_)) => {
+                self.protocol("an answer that is not the last".into(), true)
+            }
+            Outcome::Nonsense(cause) => self.protocol(cause, true),
+            Outcome::Lost(cause) => Ended::Lost(cause),
+            Outcome::Deadline => Ended::Error(CallError::Deadline { after: self.after, maybe_ran: true }),
+            Outcome::NotSent => return None,
+        };
+        Some(Event::Done { outcome: Err(ended), load: None, cache_for: None })
     }
 
     /// A stream's end without a last answer. A provider that turns the whole stream away before its first word has

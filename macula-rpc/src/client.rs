@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::answers::{Answers, Ended, Event, Judge, LocalAnswers, RemoteAnswers};
 use crate::limits::Limits;
 use crate::message;
+use crate::mux;
 use crate::providers::Entry;
 use crate::registry::Procedure;
 use crate::roster::Penalty;
@@ -205,6 +206,14 @@ impl<T: Transport, D: Directory> Inner<T, D> {
                 // Boxed, so that who is connected does not carry its state.
                 Box::pin(self.connect(ask, choice, others_left)).await?;
             }
+            if let Some(event) = self.ask(ask, choice.id, judge).await {
+                let Event::Done { load, .. } = &event else { return Ok((Answers::Spent, event, None)) };
+                tracked.answered(*load);
+                return match event {
+                    Event::Done { outcome: Err(ended), .. } => Err(ended),
+                    event => Ok((Answers::Spent, event, None)),
+                };
+            }
             self.begin_there(ask, choice.id, judge).await?
         };
         loop {
@@ -264,6 +273,21 @@ impl<T: Transport, D: Directory> Inner<T, D> {
             None => Err(unknown),
         };
         connected.map(drop).map_err(|error| Ended::NotRun(Cause::Unreachable(error)))
+    }
+
+    /// Makes a small call on the stream that it shares with others, and waits for its end. `None`: it needs a stream of its
+    /// own, and has certainly not run.
+    async fn ask(&self, ask: &Ask<'_>, provider: NodeId, judge: Judge) -> Option<Event> {
+        let small = ask.request.payload.len() <= mux::PAYLOAD_BYTES_MAX;
+        if !small || ask.shape.streamed || ask.shape.parts {
+            return None;
+        }
+        let session = self.sessions.with(&provider, &self.transport, &self.metrics)?;
+        let (body, payload) = (mux::call_body(ask.request), ask.request.payload.clone());
+        ask.limits.delivery.begins();
+        let asked = session.ask(body, payload, ask.limits.remaining(), ask.limits.patience.deadline)?;
+        self.metrics.calls_shared.inc();
+        judge.numbered(asked.await)
     }
 
     async fn begin_there(

@@ -90,10 +90,17 @@ enum Local {
 
 #[derive(Clone, Copy, Debug)]
 enum Shape {
+    /// Small: it shares a stream, which has to be opened for it.
     Unary,
+    /// The same, on a stream that is open.
+    Later,
+    /// Too large to share one.
+    Large,
     Streamed,
     Duplex,
 }
+
+const SHAPES: [Shape; 5] = [Shape::Unary, Shape::Later, Shape::Large, Shape::Streamed, Shape::Duplex];
 
 #[derive(Clone, Debug)]
 struct Scenario {
@@ -289,6 +296,12 @@ async fn play(scenario: Scenario) -> Seen {
     if scenario.local != Local::Absent {
         world.offer(world.id(CALLER), &caller).await;
     }
+    if let Shape::Later = scenario.shape {
+        for n in [1, 2] {
+            let nothing = CallRequest::new("nothing".parse().unwrap()).to(world.id(n));
+            caller.call(nothing).await.expect_err("nobody offers it");
+        }
+    }
     let handles = Arc::new(CallHandles { task: Mutex::default(), cancel: CancellationToken::new() });
     let caller_id = world.id(CALLER);
     for blow in scenario.blows.clone() {
@@ -313,6 +326,8 @@ async fn play(scenario: Scenario) -> Seen {
         assert_eq!(node.metrics().handlers_in_flight.get(), 0, "a handler runs on: {scenario:?}");
     }
     assert_eq!(caller.metrics().calls_in_flight.get(), 0, "{scenario:?}");
+    let shares = matches!(scenario.shape, Shape::Unary | Shape::Later);
+    assert!(shares || caller.metrics().calls_shared.get() == 0, "{scenario:?}");
     world.stop.cancel();
     let (runs, finished) = (world.runs.load(Ordering::Relaxed), world.finished.load(Ordering::Relaxed));
     Seen { outcome, took, runs, finished, blows: planned - world.points.left() }
@@ -342,7 +357,8 @@ async fn make(caller: Node, scenario: Scenario, cancel: CancellationToken) -> Re
         .idempotent(scenario.idempotent)
         .cancelled_by(cancel);
     let (parts, mut results) = match scenario.shape {
-        Shape::Unary => return caller.call(request).await,
+        Shape::Unary | Shape::Later => return caller.call(request).await,
+        Shape::Large => return caller.call(request.payload(vec![7; 20_000])).await,
         Shape::Streamed => (None, caller.call_stream(request).await?),
         Shape::Duplex => {
             let (parts, results) = caller.call_duplex(request).await?;
@@ -399,7 +415,7 @@ fn run(scenario: &Scenario) -> Seen {
 /// Plays every fault at every point of the call, in calls of every shape; returns how often a handler ran more than once.
 fn walk(strategy: Strategy, local: Local, idempotent: bool) -> usize {
     let (mut played, mut repeated) = (0, 0);
-    for shape in [Shape::Unary, Shape::Streamed, Shape::Duplex] {
+    for shape in SHAPES {
         for fault in FAULTS {
             for lasts in fault.durations() {
                 for point in 0.. {
@@ -471,14 +487,14 @@ proptest! {
     fn several_faults_in_one_call(
         blows in prop::collection::vec(blow(), 2..5),
         strategy in 0_usize..3,
-        shape in 0_usize..3,
+        shape in 0..SHAPES.len(),
     ) {
         let (strategy, local) = [
             (Strategy::RoundRobin, Local::Absent),
             (Strategy::LocalFirst, Local::Refuses),
             (Strategy::LeastLoaded, Local::Serves),
         ][strategy];
-        let shape = [Shape::Unary, Shape::Streamed, Shape::Duplex][shape];
+        let shape = SHAPES[shape];
         let scenario = Scenario { strategy, local, shape, idempotent: false, blows };
         let seen = run(&scenario);
         check_truth(&scenario, &seen);

@@ -20,7 +20,8 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply, HandlerError>
 /// Several calls run at once, up to the registration's limit. The future is dropped when the caller loses interest
 /// or the deadline passes; a panic in it is reported to the caller and harms nothing else. A handler that blocks
 /// its thread cannot be stopped: move such work to `tokio::task::spawn_blocking` and watch
-/// [`Call::cancellation`] there.
+/// [`Call::cancellation`] there. Where handlers share one thread with everything else (a node on a current-thread runtime), a
+/// handler that need not wait is run right where its call is read, in no task of its own.
 ///
 /// ```
 /// use macula_rpc::{Call, Handler, HandlerError, Reply};

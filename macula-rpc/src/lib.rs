@@ -6,9 +6,9 @@
 //!      │         (pure)       one Directory::watch                          │
 //!      │                      a procedure, cached                           │
 //!      ▼                                                                    ▼
-//!   CALL ───────────── one transport stream a call ─────► on_stream ──► gate, limits ──► handler (own task)
-//!   reply, results ◄──────── RESULT … / ERROR ────────────────────────────┘
-//!      └── dropped, cancelled, out of time: the stream is reset, and the handler stopped
+//!   CALL ───── small calls share a stream, others have ──► on_stream ──► gate, limits ──► handler (own task)
+//!   reply, results ◄─── one each: RESULT … / ERROR ──────────────────────┘
+//!      └── dropped, cancelled, out of time: the provider is told, and the handler stopped
 //! ```
 //!
 //! **A handler is never run twice for one call unless the call says that it is idempotent.** Another provider is tried
@@ -116,6 +116,7 @@ mod memory;
 mod mesh_test;
 mod message;
 mod metrics;
+mod mux;
 #[cfg(test)]
 mod observed_test;
 mod procedures;

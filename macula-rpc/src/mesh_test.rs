@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use macula_dht::{MemoryDirectory, MemoryDirectoryNetwork};
-use macula_proto::{Access, Action, AllowAll, Forbidden, Frame, Gate, Liveness, NodeId, Unwatched};
+use macula_proto::{
+    Access, Action, AllowAll, Capabilities, Forbidden, Frame, Gate, Liveness, NodeId, Unwatched,
+};
 use macula_transport::memory::{MemoryNetwork, MemoryTransport};
 use macula_transport::{
     AddressBook, Identity, Inbound, LaneId, PeerEvent, QuicConfig, QuicTransport, TokioClock, Transport,
@@ -57,7 +59,15 @@ impl TestMesh {
     }
 
     pub(crate) fn add_with(&self, n: u8, gate: Arc<dyn Gate>, config: RpcConfig) -> (NodeId, Node) {
-        let transport = self.network.node(n);
+        self.start(self.network.node(n), gate, config)
+    }
+
+    pub(crate) fn start(
+        &self,
+        transport: MemoryTransport,
+        gate: Arc<dyn Gate>,
+        config: RpcConfig,
+    ) -> (NodeId, Node) {
         let contact = transport.local();
         let id = contact.id;
         let directory = self.directory.directory_of(contact);
@@ -93,7 +103,8 @@ impl Mesh for QuicMesh {
     type Node = Rpc<QuicTransport, MemoryDirectory>;
 
     async fn node(&self, _number: u8) -> (NodeId, Self::Node) {
-        let config = QuicConfig::new(Identity::generate(), "127.0.0.1:0".parse().unwrap());
+        let mut config = QuicConfig::new(Identity::generate(), "127.0.0.1:0".parse().unwrap());
+        config.capabilities = Capabilities::NUMBERED_CALLS;
         let transport = QuicTransport::bind(config, Arc::new(AddressBook::new(100))).unwrap();
         let contact = transport.local();
         let id = contact.id;

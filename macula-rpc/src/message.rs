@@ -41,17 +41,26 @@ pub(crate) fn call_frame(
     remaining: Duration,
     shape: Shape,
 ) -> Result<Frame, ProtoError> {
-    let header = wire::Call {
+    let header = wire::Call { timeout_ms: timeout_ms(remaining), ..call_header(request, shape) };
+    Frame::new(FrameKind::CALL, &header, request.payload.clone())
+}
+
+/// What a call says of itself, without the time that is left.
+pub(crate) fn call_header(request: &CallRequest, shape: Shape) -> wire::Call {
+    wire::Call {
         realm: request.realm.to_wire(),
         procedure: request.procedure.to_string(),
-        timeout_ms: u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX),
+        timeout_ms: 0,
         content_type: request.content_type.clone(),
         headers: headers_to_wire(&request.headers),
         idempotent: request.idempotent,
         streamed: shape.streamed,
         parts: shape.parts,
-    };
-    Frame::new(FrameKind::CALL, &header, request.payload.clone())
+    }
+}
+
+pub(crate) fn timeout_ms(remaining: Duration) -> u32 {
+    u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Reads a CALL; the error says which rule it breaks.
@@ -60,6 +69,11 @@ pub(crate) fn read_call(caller: NodeId, frame: Frame) -> Result<Incoming, String
         return Err(format!("a call begins with CALL, not {}", frame.kind()));
     }
     let call: wire::Call = frame.header().map_err(|error| error.to_string())?;
+    read_call_header(caller, call, frame.into_payload())
+}
+
+/// The same of a call's header and payload.
+pub(crate) fn read_call_header(caller: NodeId, call: wire::Call, payload: Bytes) -> Result<Incoming, String> {
     let realm = Realm::from_wire(&call.realm).map_err(|error| error.to_string())?;
     let name: Name = call.procedure.parse().map_err(|error: macula_proto::NameError| error.to_string())?;
     let headers = headers_from_wire(call.headers);
@@ -67,7 +81,7 @@ pub(crate) fn read_call(caller: NodeId, frame: Frame) -> Result<Incoming, String
     Ok(Incoming {
         procedure: Procedure { realm, name },
         caller,
-        payload: frame.into_payload(),
+        payload,
         content_type: call.content_type,
         headers,
         timeout: Duration::from_millis(call.timeout_ms.into()),
@@ -85,24 +99,34 @@ pub(crate) fn accepted_frame() -> Result<Frame, ProtoError> {
 }
 
 pub(crate) fn progress_frame(part: Reply) -> Result<Frame, ProtoError> {
-    result_frame(part, wire::CallResult::default())
+    let header = result_header(&part, wire::CallResult::default());
+    Frame::new(FrameKind::RESULT, &header, part.payload)
 }
 
 pub(crate) fn last_frame(reply: Reply, load: u32, cache_for: Option<Duration>) -> Result<Frame, ProtoError> {
-    let cache_ms = registry::millis(cache_for);
-    result_frame(reply, wire::CallResult { load, last: true, cache_ms, ..wire::CallResult::default() })
-}
-
-fn result_frame(reply: Reply, result: wire::CallResult) -> Result<Frame, ProtoError> {
-    let header = wire::CallResult {
-        content_type: reply.content_type,
-        headers: headers_to_wire(&reply.headers),
-        ..result
-    };
+    let header = last_header(&reply, load, cache_for);
     Frame::new(FrameKind::RESULT, &header, reply.payload)
 }
 
+/// What a last result says besides its payload.
+pub(crate) fn last_header(reply: &Reply, load: u32, cache_for: Option<Duration>) -> wire::CallResult {
+    let cache_ms = registry::millis(cache_for);
+    result_header(reply, wire::CallResult { load, last: true, cache_ms, ..wire::CallResult::default() })
+}
+
+fn result_header(reply: &Reply, result: wire::CallResult) -> wire::CallResult {
+    wire::CallResult {
+        content_type: reply.content_type.clone(),
+        headers: headers_to_wire(&reply.headers),
+        ..result
+    }
+}
+
 pub(crate) fn failure_frame(failure: Failure, load: u32) -> Result<Frame, ProtoError> {
+    Frame::new(FrameKind::ERROR, &failure_header(failure, load), Bytes::new())
+}
+
+pub(crate) fn failure_header(failure: Failure, load: u32) -> wire::CallFailure {
     let ran = matches!(failure, Failure::Failed(_) | Failure::Unknown { ran: true, .. });
     let mut handler_code = None;
     let (code, text) = match failure {
@@ -123,32 +147,31 @@ pub(crate) fn failure_frame(failure: Failure, load: u32) -> Result<Frame, ProtoE
         Failure::BadRequest(text) => (Code::CallFailureBadRequest, text),
         Failure::Unknown { text, .. } => (Code::CallFailureUnspecified, text),
     };
-    let header = wire::CallFailure { code: code as u32, text: cut(text), ran, handler_code, load };
-    Frame::new(FrameKind::ERROR, &header, Bytes::new())
+    wire::CallFailure { code: code as u32, text: cut(text), ran, handler_code, load }
 }
 
 /// Reads a provider's frame; `None` for one that is no answer, to be skipped.
 pub(crate) fn read_answer(frame: Frame) -> Result<Option<Answer>, String> {
     match frame.kind() {
-        FrameKind::RESULT => read_result(frame).map(Some),
+        FrameKind::RESULT => {
+            let result = frame.header().map_err(|error| error.to_string())?;
+            read_result(result, frame.into_payload()).map(Some)
+        }
         FrameKind::ERROR => {
             let failure: wire::CallFailure = frame.header().map_err(|error| error.to_string())?;
-            let load = failure.load;
-            Ok(Some(Answer::Failure { failure: read_failure(failure), load }))
+            Ok(Some(read_failure(failure)))
         }
         _ => Ok(None),
     }
 }
 
-fn read_result(frame: Frame) -> Result<Answer, String> {
-    let result: wire::CallResult = frame.header().map_err(|error| error.to_string())?;
+pub(crate) fn read_result(result: wire::CallResult, payload: Bytes) -> Result<Answer, String> {
     if result.accepted {
         return Ok(Answer::Accepted);
     }
     let headers = headers_from_wire(result.headers);
     check_headers(&result.content_type, &headers).map_err(|error| error.to_string())?;
-    let reply =
-        Reply { payload: frame.into_payload(), content_type: result.content_type, headers, age: None };
+    let reply = Reply { payload, content_type: result.content_type, headers, age: None };
     let wire::CallResult { last, load, cache_ms, .. } = result;
     Ok(if last {
         Answer::Last { reply, load, cache_for: registry::cache_for(cache_ms) }
@@ -157,7 +180,12 @@ fn read_result(frame: Frame) -> Result<Answer, String> {
     })
 }
 
-fn read_failure(failure: wire::CallFailure) -> Failure {
+pub(crate) fn read_failure(failure: wire::CallFailure) -> Answer {
+    let load = failure.load;
+    Answer::Failure { failure: failure_of(failure), load }
+}
+
+fn failure_of(failure: wire::CallFailure) -> Failure {
     let wire::CallFailure { code, text, ran, handler_code, load } = failure;
     let text = cut(text);
     let known = i32::try_from(code).ok().and_then(|code| Code::try_from(code).ok());
@@ -243,7 +271,7 @@ mod tests {
     fn a_refusal_that_claims_to_have_run_is_none() {
         let code = Code::CallFailureOverloaded as u32;
         let lie = wire::CallFailure { code, ran: true, ..wire::CallFailure::default() };
-        assert_eq!(read_failure(lie), Failure::Unknown { code, text: String::new(), ran: true });
+        assert_eq!(failure_of(lie), Failure::Unknown { code, text: String::new(), ran: true });
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct RpcMetrics {
     pub calls_in_flight: Gauge,
     /// From the beginning of a call to its end, in seconds, whatever the outcome.
     pub call_seconds: Histogram,
+    /// Calls that shared a stream with others, and had none of their own.
+    pub calls_shared: Counter,
     /// Tries at a further provider after one did not take the call.
     pub calls_retried: Counter,
     /// Procedures registered on this node since its start.
@@ -75,6 +77,7 @@ impl Default for RpcMetrics {
             calls_in_flight: Gauge::default(),
             // 50 µs to 26 s: from a call in one process to one that waits for people.
             call_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 20)),
+            calls_shared: Counter::default(),
             calls_retried: Counter::default(),
             registrations_added: Counter::default(),
             registrations_removed: Counter::default(),
@@ -104,6 +107,11 @@ impl RpcMetrics {
         rpc.register("calls_timed_out", "Calls that ran out of time", self.calls_timed_out.clone());
         rpc.register("calls_in_flight", "Calls under way", self.calls_in_flight.clone());
         rpc.register_with_unit("call", "Duration of calls", Unit::Seconds, self.call_seconds.clone());
+        rpc.register(
+            "calls_shared",
+            "Small calls that shared a stream with others",
+            self.calls_shared.clone(),
+        );
         rpc.register("calls_retried", "Tries at a further provider", self.calls_retried.clone());
         rpc.register("registrations_added", "Procedures registered", self.registrations_added.clone());
         rpc.register("registrations_removed", "Procedures unregistered", self.registrations_removed.clone());

@@ -153,6 +153,10 @@ impl StreamTx for ObservedTx {
         sent
     }
 
+    fn draining(&self) -> CancellationToken {
+        self.inner.draining()
+    }
+
     fn finish(&mut self) -> Result<(), StreamError> {
         self.points.pass_now(self.peer);
         self.inner.finish()

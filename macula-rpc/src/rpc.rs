@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use macula_dht::{Directory, DirectoryError};
-use macula_proto::{Access, Action, Clock, Frame, Gate, Liveness, Name, NodeId, Realm, decode, wire};
+use macula_proto::{
+    Access, Action, Clock, Frame, FrameKind, Gate, Liveness, Name, NodeId, Realm, decode, wire,
+};
 use macula_transport::{PeerEvent, Transport};
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -21,6 +23,7 @@ use crate::client::Opened;
 use crate::kept::KeptAnswers;
 use crate::limits::Limits;
 use crate::metrics::CallRecord;
+use crate::mux::{self, Sessions};
 use crate::providers::Providers;
 use crate::registry::{self, Procedure};
 use crate::running::{Host, Shape};
@@ -34,7 +37,7 @@ const CHANGES_AT_ONCE: usize = 16;
 
 /// A node's procedures and calls. Cheap to clone; all clones are the same node's.
 ///
-/// It has to be wired up and driven: see [`on_stream`](Self::on_stream), [`on_peer`](Self::on_peer) and
+/// Its own tasks run on the tokio runtime that it is made on, wherever its methods are called from. It has to be wired up and driven: see [`on_stream`](Self::on_stream), [`on_peer`](Self::on_peer) and
 /// [`run`](Self::run).
 pub struct Rpc<T: Transport, D: Directory> {
     inner: Arc<Inner<T, D>>,
@@ -46,6 +49,7 @@ pub(crate) struct Inner<T, D> {
     pub(crate) liveness: Arc<dyn Liveness>,
     pub(crate) host: Arc<Host>,
     pub(crate) providers: Providers<D>,
+    pub(crate) sessions: Sessions,
     pub(crate) kept: KeptAnswers,
     pub(crate) announcer: Arc<Announcer<D>>,
     pub(crate) config: RpcConfig,
@@ -68,6 +72,7 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
         let metrics = Arc::new(RpcMetrics::default());
         let host = Arc::new(Host::new(transport.local().id, gate, metrics.clone(), &config));
         let inner = Inner {
+            sessions: Sessions::new(config.seed.wrapping_add(1)),
             kept: KeptAnswers::new(&config, clock.clone(), metrics.clone()),
             providers: Providers::new(directory.clone(), config.cache_max, clock.clone()),
             announcer: Arc::new(Announcer::new(directory, host.registry.clone())),
@@ -85,12 +90,23 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
     /// Serves a stream whose first frame is one of [`Service::Rpc`](macula_proto::Service::Rpc). To be called from
     /// [`Inbound::on_stream`](macula_transport::Inbound::on_stream); dropping the future stops the handler.
     pub async fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, rx: T::Rx) {
-        server::serve(&self.inner.host, from, first, tx, rx).await;
+        let Inner { host, transport, sessions, metrics, .. } = &*self.inner;
+        match first.kind() {
+            // Boxed, so that each call does not carry its state.
+            FrameKind::CALLS => Box::pin(mux::serve(host, transport, from, tx, rx)).await,
+            FrameKind::NUMBERED_ANSWER => {
+                if !sessions.on_answer(&from, first) {
+                    metrics.frames_dropped.inc();
+                }
+            }
+            _ => server::serve(host, from, first, tx, rx).await,
+        }
     }
 
     /// Hears of connections. To be called from [`Inbound::on_peer`](macula_transport::Inbound::on_peer): a provider that
     /// connects is no longer held for gone.
     pub fn on_peer(&self, event: &PeerEvent) {
+        self.inner.sessions.on_peer(event);
         if let PeerEvent::Up(peer) = event {
             self.inner.providers.back(&peer.id);
         }
@@ -163,6 +179,11 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
     /// What is counted.
     pub fn metrics(&self) -> &RpcMetrics {
         &self.inner.metrics
+    }
+
+    #[cfg(test)]
+    pub(crate) fn inner(&self) -> &Inner<T, D> {
+        &self.inner
     }
 
     async fn unary(&self, request: &CallRequest) -> Result<Reply, CallError> {

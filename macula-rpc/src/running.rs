@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use macula_proto::limits::PAYLOAD_BYTES_MAX;
 use macula_proto::{Access, Action, Gate, NodeId};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep_until};
@@ -39,6 +39,7 @@ pub(crate) struct Host {
 }
 
 /// A call that asks to be run.
+#[derive(Clone)]
 pub(crate) struct Incoming {
     pub(crate) procedure: Procedure,
     pub(crate) caller: NodeId,
@@ -122,11 +123,39 @@ impl Host {
 
     /// Starts the handler of a call, or says why not. Never waits.
     pub(crate) fn start(&self, incoming: Incoming) -> Result<Running, Refused> {
-        self.admit(&incoming).map(|(offer, permits)| self.spawn(incoming, offer, permits)).inspect_err(
-            |refused| {
-                self.metrics.calls_refused.get_or_create(&Outcome { outcome: refused.reason() }).inc();
-            },
-        )
+        self.admit(&incoming).map(|admitted| self.spawn(incoming, admitted))
+    }
+
+    /// Makes room for a handler, or says why there is none. Never waits.
+    pub(crate) fn admit(&self, incoming: &Incoming) -> Result<Admitted, Refused> {
+        let (offer, permits) = self.judge(incoming).inspect_err(|refused| {
+            self.metrics.calls_refused.get_or_create(&Outcome { outcome: refused.reason() }).inc();
+        })?;
+        offer.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(Admitted { offer, _permits: permits, _counted: InFlight::new(&self.metrics) })
+    }
+
+    /// Until when a handler may run whose caller waits for so long.
+    pub(crate) fn deadline(&self, timeout: Duration) -> Instant {
+        Instant::now() + timeout.min(self.timeout_max)
+    }
+
+    /// Runs a task where handlers run.
+    pub(crate) fn spawn_task(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::AbortHandle {
+        match &self.runtime {
+            Some(runtime) => runtime.spawn(task).abort_handle(),
+            None => tokio::spawn(task).abort_handle(),
+        }
+    }
+
+    /// Whether handlers share the one thread that calls arrive on, so that running one there at once keeps nobody waiting who
+    /// would not wait anyway.
+    pub(crate) fn is_one_thread(&self) -> bool {
+        let alone = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
+        self.runtime.is_none() && Handle::try_current().is_ok_and(alone)
     }
 
     /// Waits until no handler runs. Close the registry first.
@@ -135,7 +164,7 @@ impl Host {
         let _all = self.slots.acquire_many(self.slots_max).await;
     }
 
-    fn admit(&self, incoming: &Incoming) -> Result<(Arc<Offer>, [OwnedSemaphorePermit; 2]), Refused> {
+    fn judge(&self, incoming: &Incoming) -> Result<(Arc<Offer>, [OwnedSemaphorePermit; 2]), Refused> {
         if self.registry.is_closing() {
             return Err(Refused::Closing);
         }
@@ -152,30 +181,22 @@ impl Host {
         Ok((offer, [own, shared]))
     }
 
-    fn spawn(&self, incoming: Incoming, offer: Arc<Offer>, permits: [OwnedSemaphorePermit; 2]) -> Running {
+    fn spawn(&self, incoming: Incoming, admitted: Admitted) -> Running {
         let cancel = CancellationToken::new();
-        let deadline = Instant::now() + incoming.timeout.min(self.timeout_max);
+        let deadline = self.deadline(incoming.timeout);
         let (progress_tx, progress) = mpsc::channel(PARTS_QUEUED_MAX);
         let (parts_tx, parts_rx) = mpsc::channel(PARTS_QUEUED_MAX);
+        let Shape { streamed, parts } = incoming.shape;
         let call = Call {
-            procedure: incoming.procedure.name,
-            realm: incoming.procedure.realm,
-            caller: incoming.caller,
-            payload: incoming.payload,
-            content_type: incoming.content_type,
-            headers: incoming.headers,
-            deadline,
-            cancel: cancel.clone(),
-            progress: incoming.shape.streamed.then_some(progress_tx),
-            parts: incoming.shape.parts.then_some(parts_rx),
+            progress: streamed.then_some(progress_tx),
+            parts: parts.then_some(parts_rx),
+            ..incoming.into_call(deadline, cancel.clone())
         };
-        offer.calls.fetch_add(1, Ordering::Relaxed);
-        let counted = InFlight::new(&self.metrics);
-        let running = offer.clone();
+        let offer = admitted.offer.clone();
         let work = async move {
             // Given back when the handler is gone, not when somebody asks it to go.
-            let _held = (permits, counted);
-            running.handler.handle(call).await
+            let held = admitted;
+            held.offer.handler.handle(call).await
         };
         let task = match &self.runtime {
             Some(runtime) => runtime.spawn(work),
@@ -184,7 +205,7 @@ impl Host {
         Running {
             task: AbortOnDropHandle::new(task),
             progress,
-            parts: incoming.shape.parts.then_some(parts_tx),
+            parts: parts.then_some(parts_tx),
             cancel,
             deadline,
             offer,
@@ -193,6 +214,13 @@ impl Host {
             over: false,
         }
     }
+}
+
+/// Room for one handler, given back when it is gone.
+pub(crate) struct Admitted {
+    pub(crate) offer: Arc<Offer>,
+    _permits: [OwnedSemaphorePermit; 2],
+    _counted: InFlight,
 }
 
 impl Incoming {
@@ -212,6 +240,22 @@ impl Incoming {
             headers: request.headers.clone(),
             timeout: limits.remaining(),
             shape,
+        }
+    }
+
+    /// What the handler sees of it: neither progress nor parts.
+    pub(crate) fn into_call(self, deadline: Instant, cancel: CancellationToken) -> Call {
+        Call {
+            procedure: self.procedure.name,
+            realm: self.procedure.realm,
+            caller: self.caller,
+            payload: self.payload,
+            content_type: self.content_type,
+            headers: self.headers,
+            deadline,
+            cancel,
+            progress: None,
+            parts: None,
         }
     }
 }
@@ -276,20 +320,29 @@ impl Running {
         self.over = true;
         self.cancel.cancel();
         self.task.abort();
-        let answer = answer.and_then(check_reply);
-        match &answer {
-            Err(Failed::Handler(_) | Failed::ReplyTooLarge(_)) => {
-                self.offer.errors.fetch_add(1, Ordering::Relaxed);
-                self.metrics.handler_errors.inc();
-            }
-            Err(Failed::Panic(_)) => {
-                self.offer.errors.fetch_add(1, Ordering::Relaxed);
-                self.metrics.handler_panics.inc();
-            }
-            Ok(_) | Err(Failed::Deadline | Failed::Cancelled) => {}
-        }
-        Step::Done(answer)
+        Step::Done(counted(answer, &self.offer, &self.metrics))
     }
+}
+
+/// Counts how a handler did, once its reply is checked.
+pub(crate) fn counted(
+    answer: Result<Reply, Failed>,
+    offer: &Offer,
+    metrics: &RpcMetrics,
+) -> Result<Reply, Failed> {
+    let answer = answer.and_then(check_reply);
+    match &answer {
+        Err(Failed::Handler(_) | Failed::ReplyTooLarge(_)) => {
+            offer.errors.fetch_add(1, Ordering::Relaxed);
+            metrics.handler_errors.inc();
+        }
+        Err(Failed::Panic(_)) => {
+            offer.errors.fetch_add(1, Ordering::Relaxed);
+            metrics.handler_panics.inc();
+        }
+        Ok(_) | Err(Failed::Deadline | Failed::Cancelled) => {}
+    }
+    answer
 }
 
 impl Drop for Running {
@@ -346,7 +399,7 @@ fn judge(joined: Result<Result<Reply, HandlerError>, JoinError>) -> Result<Reply
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

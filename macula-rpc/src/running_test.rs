@@ -121,5 +121,5 @@ fn every_metric_is_shown() {
     ] {
         assert!(text.contains(name), "{text}");
     }
-    assert_eq!(text.matches("# HELP").count(), 21);
+    assert_eq!(text.matches("# HELP").count(), 22);
 }

@@ -1,7 +1,7 @@
 //! Frames on their way into a stream: small ones copied together, large payloads as they are.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use macula_proto::{Frame, FrameKind};
+use macula_proto::{Frame, FrameDecoder, FrameKind};
 
 /// Small frames are copied together into buffers of at most this size (4 KiB would be enough, more is no better).
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
@@ -10,9 +10,24 @@ const BUFFER_BYTES_MIN: usize = 1024;
 /// Payloads from this size on are not copied.
 pub(crate) const COPY_BYTES_MAX: usize = 4 * 1024;
 
-/// See the module.
+/// Frames that leave together, encoded one behind the other: whoever adds one copies it, and nothing of it is left with
+/// whoever sends them. See [`StreamTx::send_batch`](crate::StreamTx::send_batch).
+///
+/// ```
+/// use bytes::Bytes;
+/// use macula_proto::{Frame, FrameKind, wire};
+/// use macula_transport::FrameBatch;
+///
+/// let frame = Frame::new(FrameKind::CALL_PART, &wire::CallPart {}, Bytes::from_static(b"one"))?;
+/// let mut batch = FrameBatch::default();
+/// batch.push(frame.clone());
+/// batch.push(frame.clone());
+/// assert_eq!(batch.bytes(), 2 * frame.wire_len());
+/// assert_eq!(batch.into_frames(), [frame.clone(), frame]);
+/// # Ok::<(), macula_proto::ProtoError>(())
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub struct FrameBatch {
     small: BytesMut,
     chunks: Vec<Bytes>,
     counts: Vec<Count>,
@@ -26,8 +41,9 @@ pub(crate) struct Count {
     pub(crate) bytes: usize,
 }
 
-impl Batch {
-    pub(crate) fn push(&mut self, frame: Frame) {
+impl FrameBatch {
+    /// Adds a frame behind the others.
+    pub fn push(&mut self, frame: Frame) {
         self.count(&frame);
         let large = frame.payload().len() >= COPY_BYTES_MAX;
         let copied = if large { frame.head().len() } else { frame.wire_len() };
@@ -47,8 +63,26 @@ impl Batch {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
+    }
+
+    /// Size of all of them on the wire, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.counts.iter().map(|count| count.bytes).sum()
+    }
+
+    /// The frames, cut apart again.
+    pub fn into_frames(self) -> Vec<Frame> {
+        let (mut decoder, mut frames) = (FrameDecoder::default(), Vec::new());
+        for chunk in self.into_chunks() {
+            decoder.feed(chunk);
+            while let Ok(Some(frame)) = decoder.next_frame() {
+                frames.push(frame);
+            }
+        }
+        frames
     }
 
     /// What is in it, by kind.
@@ -91,7 +125,7 @@ mod tests {
 
     #[test]
     fn small_frames_share_a_buffer_and_large_payloads_are_not_copied() {
-        let mut batch = Batch::default();
+        let mut batch = FrameBatch::default();
         let large = frame(COPY_BYTES_MAX);
         for frame in [frame(10), frame(10), large.clone(), frame(10)] {
             batch.push(frame);
@@ -105,7 +139,7 @@ mod tests {
 
     #[test]
     fn buffers_stay_within_their_size() {
-        let mut batch = Batch::default();
+        let mut batch = FrameBatch::default();
         (0..100).for_each(|_| batch.push(frame(1_000)));
         let chunks = batch.into_chunks();
         assert!(chunks.iter().all(|chunk| chunk.len() <= BUFFER_BYTES_MAX));

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::LaneError;
-use crate::batch::Batch;
+use crate::batch::FrameBatch;
 
 /// Which of a peer's lanes. Frames of one lane stay in order; lanes do not wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,8 +19,6 @@ impl LaneId {
     pub const CONTROL: Self = Self(0);
     /// Published messages.
     pub const DATA: Self = Self(1);
-    /// Small unary calls and their results.
-    pub const CALLS: Self = Self(2);
 
     /// How many lanes a peer may open.
     pub const COUNT: usize = 8;
@@ -36,7 +34,7 @@ pub fn lane_queue(bytes_max: usize) -> (LaneSender, LaneQueue) {
 /// The same, for a writer that takes bytes: small frames are copied together as they come, by whoever sends them. So a
 /// frame's memory is given back where it was taken, and the writer's thread touches it no more.
 pub(crate) fn batched_lane_queue(bytes_max: usize) -> (LaneSender, BatchQueue) {
-    let shared = Shared::new(bytes_max, Queued::Batched(Batch::default()));
+    let shared = Shared::new(bytes_max, Queued::Batched(FrameBatch::default()));
     (LaneSender { shared: shared.clone() }, BatchQueue { shared })
 }
 
@@ -82,7 +80,7 @@ struct State {
 #[derive(Debug)]
 enum Queued {
     Whole(VecDeque<Frame>),
-    Batched(Batch),
+    Batched(FrameBatch),
 }
 
 impl Shared {
@@ -192,7 +190,7 @@ impl LaneQueue {
 
 impl BatchQueue {
     /// Waits for frames, and takes all of them.
-    pub(crate) async fn next(&mut self) -> Batch {
+    pub(crate) async fn next(&mut self) -> FrameBatch {
         loop {
             let batch = self.take();
             if !batch.is_empty() {
@@ -203,9 +201,9 @@ impl BatchQueue {
     }
 
     /// Takes what is there without waiting.
-    pub(crate) fn take(&mut self) -> Batch {
+    pub(crate) fn take(&mut self) -> FrameBatch {
         let mut state = self.shared.state.lock();
-        let Queued::Batched(batch) = &mut state.queued else { return Batch::default() };
+        let Queued::Batched(batch) = &mut state.queued else { return FrameBatch::default() };
         let taken = std::mem::take(batch);
         state.bytes = 0;
         drop(state);

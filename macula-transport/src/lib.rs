@@ -77,6 +77,7 @@ mod metrics;
 mod quic;
 mod transport;
 
+pub use batch::FrameBatch;
 pub use book::AddressBook;
 pub use clock::TokioClock;
 pub use error::{LaneError, Refusal, StreamError, TransportError};

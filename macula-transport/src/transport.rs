@@ -7,7 +7,7 @@ use std::time::Duration;
 use macula_proto::{Capabilities, Contact, Frame, NodeId, Realm, Version};
 use tokio_util::sync::CancellationToken;
 
-use crate::{LaneError, LaneId, LaneSender, StreamError, TransportError};
+use crate::{FrameBatch, LaneError, LaneId, LaneSender, StreamError, TransportError};
 
 /// Whom to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +204,23 @@ pub trait StreamTx: Send + 'static {
     /// [`StreamError::Stopped`] if the peer reads no more, [`StreamError::Lost`] with the connection.
     fn send(&mut self, frame: Frame) -> impl Future<Output = Result<(), StreamError>> + Send;
 
+    /// Sends frames that are at hand together, in order. Dropped half way, it may have sent some of them.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); some of them may have been sent then.
+    fn send_batch(&mut self, batch: FrameBatch) -> impl Future<Output = Result<(), StreamError>> + Send {
+        async {
+            for frame in batch.into_frames() {
+                self.send(frame).await?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Cancelled once nothing new should begin on this stream, because its connection waits only for what is under way: a
+    /// new stream goes over a new connection then.
+    fn draining(&self) -> CancellationToken;
+
     /// No more frames will come. What was sent is still delivered.
     ///
     /// # Errors
@@ -228,6 +245,9 @@ pub trait StreamRx: Send + 'static {
     /// [`StreamError::Reset`] if the peer gave up, [`StreamError::Lost`] with the connection,
     /// [`StreamError::Proto`] if the bytes are no frames.
     fn recv(&mut self) -> impl Future<Output = Result<Option<Frame>, StreamError>> + Send;
+
+    /// Says that many small frames will come, so that much is read at once. What is received is the same.
+    fn expect_many(&mut self) {}
 
     /// Tells the peer that nobody reads any more.
     fn stop(&mut self, code: ResetCode);

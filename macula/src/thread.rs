@@ -211,7 +211,7 @@ fn bind(
     let mut quic = QuicConfig::new(identity, config.node.address);
     quic.advertise.clone_from(&config.node.advertise);
     quic.realms.clone_from(&config.node.realms);
-    quic.capabilities = Capabilities::DIRECTORY;
+    quic.capabilities = Capabilities::DIRECTORY.with(Capabilities::NUMBERED_CALLS);
     quic.trust = trust(config)?;
     quic.alpn.clone_from(&config.quic.alpn);
     quic.connections_max = config.quic.connections_max;

@@ -46,7 +46,7 @@ pub async fn lane_frames_arrive_in_order<H: Harness>(harness: &H) {
 /// The side that was dialled has lanes as well, over the same connection.
 pub async fn lanes_work_from_the_accepting_side<H: Harness>(harness: &H) {
     let (a, b) = connected_pair(harness).await;
-    for lane in [LaneId::CONTROL, LaneId::DATA, LaneId::CALLS] {
+    for lane in [LaneId::CONTROL, LaneId::DATA, LaneId(2)] {
         let sender = within("a lane", b.transport.lane(a.id(), lane)).await.expect("connected");
         within("send", sender.send(frame(u32::from(lane.0), 10))).await.expect("the lane is open");
         a.until("the frame", |log| log.numbers(lane) == [u32::from(lane.0)]).await;

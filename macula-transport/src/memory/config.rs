@@ -65,7 +65,7 @@ impl MemoryConfig {
             listen: None,
             advertised: Vec::new(),
             realms: vec![Realm::default()],
-            capabilities: Capabilities::DIRECTORY,
+            capabilities: Capabilities::DIRECTORY.with(Capabilities::NUMBERED_CALLS),
             versions: VersionRange::CURRENT,
             agent: concat!("macula/", env!("CARGO_PKG_VERSION")).into(),
             instance: None,

@@ -387,6 +387,10 @@ impl End {
         }
     }
 
+    pub(super) fn draining_token(&self) -> CancellationToken {
+        self.mine().draining.clone()
+    }
+
     pub(super) async fn draining(&self) {
         self.mine().draining.cancelled().await;
     }

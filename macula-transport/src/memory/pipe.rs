@@ -12,6 +12,7 @@ use macula_proto::Frame;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::End;
 use crate::{Dropped, ResetCode, StreamError};
@@ -183,6 +184,11 @@ impl PipeTx {
                 () = self.shared.drained.notified() => {}
             }
         }
+    }
+
+    /// Cancelled when the connection takes nothing new.
+    pub(super) fn draining(&self) -> CancellationToken {
+        self.end.draining_token()
     }
 
     /// For asking later whether everything was taken out.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use macula_proto::{Frame, Service};
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Arrival, End, Work};
 use super::pipe::{PipeRx, PipeTx, pipe};
@@ -54,6 +55,10 @@ impl MemoryRx {
 impl StreamTx for MemoryTx {
     async fn send(&mut self, frame: Frame) -> Result<(), StreamError> {
         self.pipe.send(frame).await
+    }
+
+    fn draining(&self) -> CancellationToken {
+        self.pipe.draining()
     }
 
     fn finish(&mut self) -> Result<(), StreamError> {

@@ -8,8 +8,8 @@ use macula_proto::{Frame, FrameKind, wire};
 use quinn::WriteError;
 
 use super::link::Link;
+use crate::FrameBatch;
 use crate::LaneId;
-use crate::batch::Batch;
 use crate::lane::BatchQueue;
 
 /// Writes one lane until its connection ends or drains. Once it is drained, everything was acknowledged.
@@ -28,7 +28,7 @@ async fn write_all(link: &Link, lane: LaneId, queue: &mut BatchQueue) -> Result<
     stream.write_all(&open.to_bytes()).await?;
     let mut closed = pin!(link.connection.closed());
     loop {
-        let batch: Batch = tokio::select! {
+        let batch: FrameBatch = tokio::select! {
             biased;
             batch = queue.next(), if !link.draining.is_cancelled() => batch,
             error = &mut closed => return Err(error.into()),
@@ -41,7 +41,7 @@ async fn write_all(link: &Link, lane: LaneId, queue: &mut BatchQueue) -> Result<
             break;
         }
         link.lane_written();
-        batch.counts().iter().for_each(|count| link.count_sent_on_lane(*count));
+        batch.counts().iter().for_each(|count| link.count_sent_many(*count));
         stream.write_all_chunks(&mut batch.into_chunks()).await?;
     }
     // Drained: the last frames are written; now they must arrive.

@@ -172,23 +172,23 @@ impl Link {
 
     pub(crate) fn count_sent(&self, frame: &Frame) {
         let (kind, bytes) = (frame.kind(), frame.wire_len());
-        self.count_sent_on_lane(Count { kind, frames: 1, bytes });
+        self.count_sent_many(Count { kind, frames: 1, bytes });
         self.touch();
     }
 
     pub(crate) fn count_received(&self, frame: &Frame) {
-        self.count_received_on_lane(frame);
+        self.count_received_untouched(frame);
         self.touch();
     }
 
     /// Counts frames that go with one look at the clock: see [`lane_written`](Self::lane_written).
-    pub(crate) fn count_sent_on_lane(&self, count: Count) {
+    pub(crate) fn count_sent_many(&self, count: Count) {
         self.sent.fetch_add(count.frames, Relaxed);
         self.metrics.sent_many(count.kind, count.frames, count.bytes);
     }
 
     /// The same for what is received: see [`touch`](Self::touch).
-    pub(crate) fn count_received_on_lane(&self, frame: &Frame) {
+    pub(crate) fn count_received_untouched(&self, frame: &Frame) {
         self.received.fetch_add(1, Relaxed);
         self.metrics.received(frame.kind(), frame.wire_len());
     }

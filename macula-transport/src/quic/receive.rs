@@ -139,7 +139,7 @@ async fn read_lane<H: Inbound<QuicTransport>>(
         };
         match next {
             Ok(Some(frame)) => {
-                link.count_received_on_lane(&frame);
+                link.count_received_untouched(&frame);
                 if is_deliverable(link, &frame) {
                     handler.on_lane(link.id, lane, frame).await;
                 }

@@ -9,11 +9,12 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use macula_proto::{Frame, FrameDecoder, ProtoError, Service};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
 use crate::batch::COPY_BYTES_MAX;
 use crate::metrics::Dropped;
-use crate::{ResetCode, StreamError, StreamRx, StreamTx};
+use crate::{FrameBatch, ResetCode, StreamError, StreamRx, StreamTx};
 
 /// The sending half of a QUIC stream.
 pub struct QuicTx {
@@ -105,6 +106,20 @@ impl StreamTx for QuicTx {
         self.write().await
     }
 
+    async fn send_batch(&mut self, batch: FrameBatch) -> Result<(), StreamError> {
+        if !self.unwritten.is_empty() {
+            self.write().await?;
+        }
+        self.link.touch();
+        batch.counts().iter().for_each(|count| self.link.count_sent_many(*count));
+        self.unwritten = batch.into_chunks();
+        self.write().await
+    }
+
+    fn draining(&self) -> CancellationToken {
+        self.link.draining.clone()
+    }
+
     fn finish(&mut self) -> Result<(), StreamError> {
         let mut stream = self.stream.take().ok_or(StreamError::Finished)?;
         if self.unwritten.iter().any(|chunk| !chunk.is_empty()) {
@@ -162,17 +177,29 @@ impl Drop for QuicTx {
 impl StreamRx for QuicRx {
     async fn recv(&mut self) -> Result<Option<Frame>, StreamError> {
         loop {
-            let next = self.reader.next().await;
+            let next = match self.reader.buffered() {
+                Ok(None) => {
+                    let next = self.reader.next().await;
+                    // Not read for each frame of many that came together.
+                    self.link.touch();
+                    next
+                }
+                next => next.map_err(FrameReadError::from),
+            };
             let Ok(Some(frame)) = next else {
                 self.open.end();
                 return Ok(next?);
             };
-            self.link.count_received(&frame);
+            self.link.count_received_untouched(&frame);
             if frame.kind().service() != Service::Unknown {
                 return Ok(Some(frame));
             }
             self.link.metrics.dropped(Dropped::UnknownKind);
         }
+    }
+
+    fn expect_many(&mut self) {
+        self.reader.widen();
     }
 
     fn stop(&mut self, reason: ResetCode) {

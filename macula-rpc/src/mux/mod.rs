@@ -1,0 +1,44 @@
+//! Small calls that share one stream.
+//!
+//! ```text
+//!   Rpc::call ── ask ──► Session ── NUMBERED_CALL … ──► Serving ── inline, or a task of its own ──► handler
+//!                        slots                           running
+//!        ◄── answer ──── by number ◄─ NUMBERED_ANSWER …─ outbox  ◄── answer, deadline, panic ────────┘
+//! ```
+//!
+//! Between two nodes there is one such stream for each direction of calls, with one task at each end: what is queued leaves in one
+//! go, and what arrives together is looked at together. It is opened by the first call and closed after some seconds without
+//! one. A call costs a place among the [`slots`], no task and no timer: the session looks at all deadlines at once, and
+//! only when the first of them passes.
+//!
+//! Nobody waits for anybody else's answer. Handlers answer in any order; what is large ([`PAYLOAD_BYTES_MAX`]) has a stream of its
+//! own in either direction. A caller that does not read its answers is not read from either, once [`QUEUED_BYTES_MAX`] wait
+//! for it; so what a peer can have waiting here is bounded by that and by the handlers that may run.
+
+mod frames;
+#[cfg(test)]
+mod mux_test;
+mod outbox;
+mod serving;
+mod session;
+mod sessions;
+mod slots;
+
+use std::time::Duration;
+
+pub(crate) use frames::call_body;
+pub(crate) use serving::serve;
+pub(crate) use session::Outcome;
+pub(crate) use sessions::Sessions;
+
+/// Largest request or answer that shares a stream, in bytes: one takes no longer to send than a few packets do.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Calls on one stream without an answer. Further ones have streams of their own.
+const IN_FLIGHT_MAX: usize = 1024;
+
+/// Answers that wait to be sent to one caller, in bytes, before it is not read from.
+const QUEUED_BYTES_MAX: usize = 256 * 1024;
+
+/// A stream is closed after so long without a call.
+const LINGER: Duration = Duration::from_secs(5);

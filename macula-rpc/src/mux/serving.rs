@@ -1,0 +1,452 @@
+//! The provider's end of a shared stream.
+
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use macula_proto::{Frame, FrameKind, NodeId, ProtoError};
+use macula_transport::{StreamError, StreamRx, StreamTx, Transport};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::frames::{self, CallReader, Said};
+use super::outbox::{Leaving, Outbox};
+use super::{IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX};
+use crate::handler::HandlerFuture;
+use crate::message::Failure;
+use crate::running::{Admitted, Failed, Host, Incoming, Refused, counted, panic_text};
+use crate::{Call, Reply};
+
+/// Large answers to one caller that are sent at once.
+const LARGE_MAX: usize = 8;
+
+/// Serves the calls of one stream until its caller ends it, or it is lost.
+pub(crate) async fn serve<T: Transport>(
+    host: &Arc<Host>,
+    transport: &T,
+    from: NodeId,
+    mut tx: T::Tx,
+    mut rx: T::Rx,
+) {
+    let serving = Arc::new(Serving {
+        host: host.clone(),
+        caller: from,
+        inline: host.is_one_thread(),
+        state: Mutex::default(),
+        filled: Notify::new(),
+        drained: Notify::new(),
+        earlier: Notify::new(),
+        large: Notify::new(),
+    });
+    // Dropped with the connection, too.
+    let _ending = Ending(serving.clone());
+    rx.expect_many();
+    let read_and_answered = async {
+        read(&serving, &mut rx).await?;
+        serving.all_answered().await;
+        Ok::<_, StreamError>(())
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = read_and_answered => ended,
+        Err(lost) = write(&serving, &mut tx) => Err(lost),
+        () = watch(&serving) => unreachable!("it watches for ever"),
+        () = send_large(&serving, transport) => unreachable!("it waits for ever"),
+    };
+    match ended {
+        // It fails if the caller is gone, and then nobody needs it.
+        Ok(()) => drop(tx.finish()),
+        Err(error) => tracing::debug!(peer = %from.short(), %error, "a stream of calls is over"),
+    }
+}
+
+/// Calls of one peer that run here.
+struct Serving {
+    host: Arc<Host>,
+    caller: NodeId,
+    /// Handlers that need not wait are run where their calls are read.
+    inline: bool,
+    state: Mutex<State>,
+    /// Something is queued.
+    filled: Notify,
+    /// Something was sent, or a handler is gone.
+    drained: Notify,
+    /// A deadline is earlier than the one that is waited for.
+    earlier: Notify,
+    /// There is a large answer.
+    large: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    running: BTreeMap<u64, Run>,
+    outbox: Outbox,
+    large: VecDeque<Frame>,
+    look_at: Option<Instant>,
+}
+
+/// A handler that runs. Whoever takes it out of the table answers its call.
+struct Run {
+    /// `None` until it is started.
+    task: Option<AbortHandle>,
+    cancel: CancellationToken,
+    deadline: Instant,
+}
+
+impl Run {
+    fn stop(self) {
+        self.cancel.cancel();
+        if let Some(task) = self.task {
+            task.abort();
+        }
+    }
+}
+
+impl Serving {
+    fn on_frame(self: &Arc<Self>, calls: &mut CallReader, frame: Frame) {
+        let said = if frame.kind() == FrameKind::NUMBERED_CALL { calls.read(frame).ok() } else { None };
+        match said {
+            Some(Said::Call(number, Ok(incoming))) => self.begin(number, incoming),
+            Some(Said::Call(number, Err(cause))) => {
+                self.host.metrics.frames_dropped.inc();
+                self.fail(number, Failure::BadRequest(cause), 0);
+            }
+            Some(Said::Cancelled(number)) => self.cancel(number),
+            None => {
+                self.host.metrics.frames_dropped.inc();
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, number: u64, incoming: Incoming) {
+        {
+            let state = self.state.lock();
+            if state.running.contains_key(&number) {
+                drop(state);
+                // Its answer would be taken for the other's.
+                self.host.metrics.frames_dropped.inc();
+                return;
+            }
+            if state.running.len() >= IN_FLIGHT_MAX {
+                drop(state);
+                return self.refuse(number, Refused::Overloaded { load: IN_FLIGHT_MAX as u32 });
+            }
+        }
+        let admitted = match self.host.admit(&incoming) {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.refuse(number, refused),
+        };
+        let (deadline, cancel) = (self.host.deadline(incoming.timeout), CancellationToken::new());
+        let call = incoming.into_call(deadline, cancel.clone());
+        let mut work = Work {
+            serving: self.clone(),
+            number,
+            stage: Stage::Begins(Box::new(call)),
+            admitted: Some(admitted),
+        };
+        if self.inline
+            && let Poll::Ready(answer) = work.step(&mut Context::from_waker(Waker::noop()))
+        {
+            return work.answer(answer);
+        }
+        let is_earlier = {
+            let mut state = self.state.lock();
+            state.running.insert(number, Run { task: None, cancel, deadline });
+            let is_earlier = state.look_at.is_none_or(|at| deadline < at);
+            if is_earlier {
+                state.look_at = Some(deadline);
+            }
+            is_earlier
+        };
+        if is_earlier {
+            self.earlier.notify_one();
+        }
+        let task = self.host.spawn_task(work);
+        if let Some(run) = self.state.lock().running.get_mut(&number) {
+            run.task = Some(task);
+        }
+    }
+
+    fn refuse(&self, number: u64, refused: Refused) {
+        let load = match refused {
+            Refused::Overloaded { load } => load,
+            _ => 0,
+        };
+        self.fail(number, Failure::Refused(refused), load);
+    }
+
+    fn fail(&self, number: u64, failure: Failure, load: u32) {
+        self.send(frames::failure(number, failure, load));
+    }
+
+    /// The caller waits no longer.
+    fn cancel(&self, number: u64) {
+        let run = self.state.lock().running.remove(&number);
+        if let Some(run) = run {
+            self.host.metrics.handlers_cancelled.inc();
+            run.stop();
+        }
+        self.drained.notify_one();
+    }
+
+    fn send(&self, frame: Result<Frame, ProtoError>) {
+        self.send_if(frame, |_| true);
+    }
+
+    /// Sends the answer of a handler that runs, unless its call has been answered.
+    fn settle(&self, number: u64, frame: Result<Frame, ProtoError>) {
+        self.send_if(frame, |state| state.running.remove(&number).is_some());
+        self.drained.notify_one();
+    }
+
+    fn send_if(&self, frame: Result<Frame, ProtoError>, wanted: impl FnOnce(&mut State) -> bool) {
+        let mut state = self.state.lock();
+        if !wanted(&mut state) {
+            return;
+        }
+        let frame = match frame {
+            Ok(frame) => frame,
+            // Replies were checked against these very limits before.
+            Err(error) => return tracing::error!(%error, "an answer does not encode"),
+        };
+        if frame.payload().len() > PAYLOAD_BYTES_MAX {
+            state.outbox.reserve(frame.wire_len());
+            state.large.push_back(frame);
+            drop(state);
+            return self.large.notify_one();
+        }
+        let was_empty = state.outbox.is_empty();
+        state.outbox.push(frame);
+        drop(state);
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.state.lock().outbox.sent(bytes);
+        self.drained.notify_one();
+    }
+
+    /// Waits until the caller has taken enough of its answers.
+    async fn room(&self) {
+        while self.state.lock().outbox.bytes() >= QUEUED_BYTES_MAX {
+            self.drained.notified().await;
+        }
+    }
+
+    /// Waits until no handler runs and every answer has left.
+    async fn all_answered(&self) {
+        loop {
+            {
+                let state = self.state.lock();
+                if state.running.is_empty() && state.outbox.bytes() == 0 {
+                    return;
+                }
+            }
+            self.drained.notified().await;
+        }
+    }
+
+    /// Stops the handlers whose time is up, and says when to look again.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let is_late = |(number, run): (&u64, &Run)| (run.deadline <= now).then_some(*number);
+        let late: Vec<u64> = self.state.lock().running.iter().filter_map(is_late).collect();
+        for number in late {
+            let mut stopped = None;
+            let word = frames::failure(number, Failure::Failed(Failed::Deadline), 0);
+            self.send_if(word, |state| {
+                stopped = state.running.remove(&number);
+                stopped.is_some()
+            });
+            if let Some(run) = stopped {
+                self.host.metrics.handlers_timed_out.inc();
+                run.stop();
+            }
+            self.drained.notify_one();
+        }
+        let mut state = self.state.lock();
+        state.look_at = state.running.values().map(|run| run.deadline).min();
+        state.look_at
+    }
+}
+
+/// Reads calls until the caller has no more.
+async fn read<Rx: StreamRx>(serving: &Arc<Serving>, rx: &mut Rx) -> Result<(), StreamError> {
+    let mut calls = CallReader::new(serving.caller);
+    while let Some(frame) = rx.recv().await? {
+        serving.on_frame(&mut calls, frame);
+        serving.room().await;
+    }
+    Ok(())
+}
+
+/// Sends what is queued, all that is there at once.
+async fn write<Tx: StreamTx>(serving: &Serving, tx: &mut Tx) -> Result<(), StreamError> {
+    loop {
+        let leaving = serving.state.lock().outbox.take();
+        match leaving {
+            Some(Leaving { batch, bytes }) => {
+                tx.send_batch(batch).await?;
+                serving.sent(bytes);
+            }
+            None => serving.filled.notified().await,
+        }
+    }
+}
+
+async fn watch(serving: &Serving) {
+    loop {
+        let late = async {
+            match serving.expire(Instant::now()) {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = serving.earlier.notified() => {}
+            () = late => {}
+        }
+    }
+}
+
+/// Sends large answers, each on a stream of its own, so that no other answer waits for them.
+async fn send_large<T: Transport>(serving: &Arc<Serving>, transport: &T) {
+    let mut sending = JoinSet::new();
+    loop {
+        let next = if sending.len() < LARGE_MAX { serving.state.lock().large.pop_front() } else { None };
+        if let Some(frame) = next {
+            let (serving, transport) = (serving.clone(), transport.clone());
+            sending.spawn(async move {
+                let bytes = frame.wire_len();
+                // If it fails, so does the stream that the caller waits on.
+                if let Ok((mut tx, _)) = transport.stream(serving.caller, frame).await {
+                    let _ = tx.finish();
+                }
+                serving.sent(bytes);
+            });
+            continue;
+        }
+        tokio::select! {
+            biased;
+            Some(_) = sending.join_next() => {}
+            () = serving.large.notified(), if sending.len() < LARGE_MAX => {}
+        }
+    }
+}
+
+/// Stops what runs, when nobody is left to answer.
+struct Ending(Arc<Serving>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let running = std::mem::take(&mut self.0.state.lock().running);
+        let (now, metrics) = (Instant::now(), &self.0.host.metrics);
+        for run in running.into_values() {
+            if now >= run.deadline {
+                metrics.handlers_timed_out.inc()
+            } else {
+                metrics.handlers_cancelled.inc()
+            };
+            run.stop();
+        }
+    }
+}
+
+/// A handler at work on one call, from its beginning to its answer.
+struct Work {
+    serving: Arc<Serving>,
+    number: u64,
+    stage: Stage,
+    /// Given back when the handler is gone, not when somebody asks it to go.
+    admitted: Option<Admitted>,
+}
+
+enum Stage {
+    Begins(Box<Call>),
+    Runs(HandlerFuture),
+    Over,
+}
+
+impl Work {
+    /// Lets the handler do what it can do now.
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Failed>> {
+        if let Stage::Begins(_) = self.stage
+            && let Stage::Begins(call) = std::mem::replace(&mut self.stage, Stage::Over)
+            && let Some(admitted) = &self.admitted
+        {
+            match guarded(|| admitted.offer.handler.handle(*call)) {
+                Ok(handler) => self.stage = Stage::Runs(handler),
+                Err(failed) => return Poll::Ready(Err(failed)),
+            }
+        }
+        let Stage::Runs(handler) = &mut self.stage else { return Poll::Ready(Err(Failed::Cancelled)) };
+        let answer = match guarded(|| handler.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(answer)) => answer.map_err(Failed::Handler),
+            Err(failed) => Err(failed),
+        };
+        let done = std::mem::replace(&mut self.stage, Stage::Over);
+        let gone = guarded(|| drop(done));
+        Poll::Ready(answer.and_then(|reply| gone.map(|()| reply)))
+    }
+
+    /// Says what came of a handler that never waited, and gives its room back.
+    fn answer(mut self, answer: Result<Reply, Failed>) {
+        if let Some(admitted) = self.admitted.take() {
+            self.serving.send(self.answer_frame(answer, &admitted));
+        }
+    }
+
+    fn answer_frame(&self, answer: Result<Reply, Failed>, admitted: &Admitted) -> Result<Frame, ProtoError> {
+        let offer = &admitted.offer;
+        // This one is over.
+        let load = offer.in_flight().saturating_sub(1);
+        match counted(answer, offer, &self.serving.host.metrics) {
+            Ok(reply) => frames::answer(self.number, reply, load, offer.options().cache_for),
+            Err(failed) => frames::failure(self.number, Failure::Failed(failed), load),
+        }
+    }
+
+    /// Says what came of a handler that was waited for.
+    fn settle(&mut self, answer: Result<Reply, Failed>) {
+        if let Some(admitted) = self.admitted.take() {
+            let frame = self.answer_frame(answer, &admitted);
+            self.serving.settle(self.number, frame);
+        }
+    }
+}
+
+impl Future for Work {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Poll::Ready(answer) = self.step(cx) else { return Poll::Pending };
+        self.settle(answer);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.admitted.is_some() {
+            self.stage = Stage::Over;
+            // Stopped by somebody who has answered; or else the runtime that it ran on is shutting down.
+            self.settle(Err(Failed::Cancelled));
+        }
+    }
+}
+
+/// A panic in a handler is that call's alone.
+fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, Failed> {
+    let text = |panic: Box<dyn Any + Send>| Failed::Panic(panic_text(panic.as_ref()));
+    catch_unwind(AssertUnwindSafe(work)).map_err(text)
+}

@@ -1,0 +1,84 @@
+//! The sessions of one node, by provider.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use macula_proto::{Capabilities, Frame, NodeId};
+use macula_transport::{PeerEvent, Transport};
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::runtime::Handle;
+
+use super::session::{Ending, Session, carry};
+use crate::RpcMetrics;
+
+/// Connected peers that serve numbered calls, and the sessions with them.
+pub(crate) struct Sessions {
+    /// At most one a connected peer.
+    peers: DashMap<NodeId, Option<Arc<Session>>>,
+    rng: Mutex<StdRng>,
+    /// Where sessions are carried, wherever calls come from.
+    runtime: Option<Handle>,
+}
+
+impl Sessions {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            peers: DashMap::new(),
+            rng: Mutex::new(StdRng::seed_from_u64(seed)),
+            runtime: Handle::try_current().ok(),
+        }
+    }
+
+    /// A connection came or went.
+    pub(crate) fn on_peer(&self, event: &PeerEvent) {
+        match event {
+            PeerEvent::Up(peer) if peer.capabilities.contains(Capabilities::NUMBERED_CALLS) => {
+                self.peers.insert(peer.id, None);
+            }
+            PeerEvent::Up(peer) => drop(self.peers.remove(&peer.id)),
+            PeerEvent::Down { id, .. } => drop(self.peers.remove(id)),
+            _ => {}
+        }
+    }
+
+    /// The session with `provider`, begun if there is none; `None` if it does not serve such calls, or is not connected.
+    pub(crate) fn with<T: Transport>(
+        &self,
+        provider: &NodeId,
+        transport: &T,
+        metrics: &Arc<RpcMetrics>,
+    ) -> Option<Arc<Session>> {
+        if let Some(session) = &*self.peers.get(provider)?
+            && session.is_open()
+        {
+            return Some(session.clone());
+        }
+        let mut peer = self.peers.get_mut(provider)?;
+        if let Some(session) = peer.as_ref().filter(|session| session.is_open()) {
+            return Some(session.clone());
+        }
+        let session = Session::new(*provider, self.rng.lock().next_u32());
+        *peer = Some(session.clone());
+        drop(peer);
+        let carried = carry(Ending(session.clone()), transport.clone(), metrics.clone());
+        match &self.runtime {
+            Some(runtime) => runtime.spawn(carried),
+            None => tokio::spawn(carried),
+        };
+        Some(session)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_open(&self, provider: &NodeId) -> bool {
+        let session = self.peers.get(provider).and_then(|peer| peer.clone());
+        session.is_some_and(|session| session.is_open())
+    }
+
+    /// A large answer, on a stream of its own. `false`: it is for nobody.
+    pub(crate) fn on_answer(&self, from: &NodeId, frame: Frame) -> bool {
+        let session = self.peers.get(from).and_then(|peer| peer.clone());
+        session.is_some_and(|session| session.on_answer(frame))
+    }
+}
