@@ -90,7 +90,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
 
     async fn plan(&self, ask: &Ask<'_>, tried_here: bool) -> Result<Plan, CallError> {
         if let Some(id) = ask.request.target {
-            let entry = self.providers.cached(&ask.procedure);
+            let entry = self.providers.cached(&ask.procedure, self.clock.now());
             let found = entry.as_ref().map(|entry| entry.current()).unwrap_or_default();
             return Ok(Plan { choices: vec![Choice::new(id, &found)], entry });
         }

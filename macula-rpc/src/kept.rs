@@ -39,14 +39,13 @@ impl KeptAnswers {
         }
     }
 
-    /// An answer that is kept, or how to keep the one to come.
-    pub(crate) fn look_up(&self, request: &CallRequest) -> Result<Reply, Option<Asked>> {
+    /// An answer that is kept, or how to keep the one to come. `now` is when the call began.
+    pub(crate) fn look_up(&self, request: &CallRequest, now: Timestamp) -> Result<Reply, Option<Asked>> {
         let caching = request.caching.unwrap_or(self.by_default);
         // Whoever names a node wants its answer, not that of whoever was asked last.
         if request.target.is_some() || caching == Caching::Off {
             return Err(None);
         }
-        let now = self.clock.now();
         if caching == Caching::On && self.count.load(Ordering::Relaxed) > 0 {
             let mut cache = self.cache.lock();
             let kept = cache.get(&Question::of(request), now);

@@ -121,6 +121,7 @@ mod mux;
 mod observed_test;
 mod procedures;
 mod providers;
+mod quick;
 mod registry;
 mod roster;
 mod rpc;

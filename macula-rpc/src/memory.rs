@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use macula_dht::DirectoryError;
-use macula_proto::{Access, Action, AllowAll, Clock, Contact, Gate, Name, NodeId, Realm};
+use macula_proto::{Access, Action, AllowAll, Clock, Contact, Gate, Name, NodeId, Realm, Timestamp};
 use macula_transport::TokioClock;
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -159,9 +159,9 @@ impl MemoryRpc {
         Err(CallError::no_taker(request, tried))
     }
 
-    async fn unary(&self, request: &CallRequest) -> Result<Reply, CallError> {
+    async fn unary(&self, request: &CallRequest, now: Timestamp) -> Result<Reply, CallError> {
         let limits = self.limits(request)?;
-        let asked = match self.kept.look_up(request) {
+        let asked = match self.kept.look_up(request, now) {
             Ok(reply) => return Ok(reply),
             Err(asked) => asked,
         };
@@ -212,7 +212,7 @@ impl Procedures for MemoryRpc {
 
     async fn call(&self, request: CallRequest) -> Result<Reply, CallError> {
         let mut record = CallRecord::start(&self.host.metrics, &self.clock, &request);
-        let outcome = self.unary(&request).await;
+        let outcome = self.unary(&request, record.started()).await;
         record.end(outcome.as_ref().err());
         outcome
     }

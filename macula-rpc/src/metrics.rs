@@ -12,6 +12,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::{CallError, CallRequest};
 
+/// The outcome of a call that has a reply.
+const OK: &str = "ok";
+
 /// Counters of one node's calls. Hang them on that node's registry with [`register`](Self::register).
 #[derive(Clone, Debug)]
 pub struct RpcMetrics {
@@ -19,6 +22,8 @@ pub struct RpcMetrics {
     pub calls_started: Counter,
     /// Calls that this node made and that are over, by outcome.
     pub calls_completed: Family<Outcome, Counter>,
+    /// Of these, those that have a reply: one of the family, at hand for each call.
+    calls_succeeded: Counter,
     /// Of these, how many ran out of time.
     pub calls_timed_out: Counter,
     /// Calls of this node that are under way.
@@ -70,9 +75,12 @@ pub struct Outcome {
 
 impl Default for RpcMetrics {
     fn default() -> Self {
+        let calls_completed: Family<Outcome, Counter> = Family::default();
+        let calls_succeeded = calls_completed.get_or_create(&Outcome { outcome: OK }).clone();
         Self {
             calls_started: Counter::default(),
-            calls_completed: Family::default(),
+            calls_completed,
+            calls_succeeded,
             calls_timed_out: Counter::default(),
             calls_in_flight: Gauge::default(),
             // 50 µs to 26 s: from a call in one process to one that waits for people.
@@ -171,7 +179,12 @@ impl CallRecord {
         if !self.ended && matches!(error, Some(CallError::Deadline { .. })) {
             self.metrics.calls_timed_out.inc();
         }
-        self.count(error.map_or("ok", CallError::kind));
+        self.count(error.map_or(OK, CallError::kind));
+    }
+
+    /// When it began.
+    pub(crate) const fn started(&self) -> Timestamp {
+        self.started
     }
 
     fn count(&mut self, outcome: &'static str) {
@@ -179,7 +192,10 @@ impl CallRecord {
             return;
         }
         self.ended = true;
-        self.metrics.calls_completed.get_or_create(&Outcome { outcome }).inc();
+        match outcome {
+            OK => self.metrics.calls_succeeded.inc(),
+            _ => self.metrics.calls_completed.get_or_create(&Outcome { outcome }).inc(),
+        };
         self.metrics.calls_in_flight.dec();
         let took = self.clock.now() - self.started;
         self.metrics.call_seconds.observe(took.as_secs_f64());

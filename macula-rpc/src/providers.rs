@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use macula_dht::{Directory, DirectoryError, Found, Watch};
 use macula_proto::{Clock, NodeId, Timestamp};
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::registry::Procedure;
 use crate::roster::Roster;
+use crate::{CallRequest, mux};
 
 /// An empty answer is asked for again at most so often, whatever callers do.
 const RECHECK_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +33,14 @@ pub(crate) struct Entry {
     turn: AtomicU64,
     used: Mutex<Timestamp>,
     rechecked: Mutex<Timestamp>,
+    body: Mutex<Option<Body>>,
+}
+
+/// What the latest call said of itself, for calls that say the same.
+struct Body {
+    content_type: String,
+    idempotent: bool,
+    bytes: Bytes,
 }
 
 impl<D: Directory> Providers<D> {
@@ -40,13 +50,13 @@ impl<D: Directory> Providers<D> {
 
     /// The entry of a procedure; begins to watch it if need be.
     pub(crate) fn entry(&self, procedure: &Procedure) -> Arc<Entry> {
-        if let Some(entry) = self.cached(procedure) {
+        let now = self.clock.now();
+        if let Some(entry) = self.cached(procedure, now) {
             return entry;
         }
         if self.entries.len() >= self.entries_max {
             self.evict();
         }
-        let now = self.clock.now();
         let fresh = || {
             Arc::new(Entry {
                 procedure: procedure.clone(),
@@ -55,15 +65,16 @@ impl<D: Directory> Providers<D> {
                 turn: AtomicU64::new(0),
                 used: Mutex::new(now),
                 rechecked: Mutex::new(now),
+                body: Mutex::default(),
             })
         };
         self.entries.entry(procedure.clone()).or_insert_with(fresh).clone()
     }
 
     /// The entry of a procedure, if it is watched.
-    pub(crate) fn cached(&self, procedure: &Procedure) -> Option<Arc<Entry>> {
+    pub(crate) fn cached(&self, procedure: &Procedure, now: Timestamp) -> Option<Arc<Entry>> {
         let entry = self.entries.get(procedure)?.clone();
-        *entry.used.lock() = self.clock.now();
+        *entry.used.lock() = now;
         Some(entry)
     }
 
@@ -115,6 +126,24 @@ impl Entry {
     /// How many calls were made before this one.
     pub(crate) fn next_turn(&self) -> u64 {
         self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a small call says of itself.
+    pub(crate) fn body(&self, request: &CallRequest) -> Bytes {
+        if !request.headers.is_empty() {
+            return mux::call_body(request);
+        }
+        let mut latest = self.body.lock();
+        let said = latest.as_ref().filter(|body| {
+            body.content_type == request.content_type && body.idempotent == request.idempotent
+        });
+        if let Some(body) = said {
+            return body.bytes.clone();
+        }
+        let bytes = mux::call_body(request);
+        let (content_type, idempotent) = (request.content_type.clone(), request.idempotent);
+        *latest = Some(Body { content_type, idempotent, bytes: bytes.clone() });
+        bytes
     }
 
     fn may_recheck(&self, now: Timestamp) -> bool {

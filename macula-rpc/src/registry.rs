@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -171,13 +171,21 @@ impl Offer {
 pub(crate) struct Registry {
     offers: DashMap<Procedure, Arc<Offer>>,
     ids: AtomicU64,
+    /// How many there are.
+    count: AtomicUsize,
     closing: AtomicBool,
     metrics: Arc<RpcMetrics>,
 }
 
 impl Registry {
     pub(crate) fn new(metrics: Arc<RpcMetrics>) -> Self {
-        Self { offers: DashMap::new(), ids: AtomicU64::new(0), closing: AtomicBool::new(false), metrics }
+        Self {
+            offers: DashMap::new(),
+            ids: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            metrics,
+        }
     }
 
     pub(crate) fn add(
@@ -207,6 +215,7 @@ impl Registry {
             calls: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         }));
+        self.count.fetch_add(1, Ordering::Release);
         self.metrics.registrations_added.inc();
         tracing::debug!(realm = %procedure.realm, procedure = %procedure.name, "registration added");
         Ok(Registration { table: self.clone(), procedure, id, withdrawal, kept: false })
@@ -216,6 +225,7 @@ impl Registry {
     fn remove(&self, procedure: &Procedure, id: u64) -> bool {
         let removed = self.offers.remove_if(procedure, |_, offer| offer.id == id).is_some();
         if removed {
+            self.count.fetch_sub(1, Ordering::Release);
             self.metrics.registrations_removed.inc();
             tracing::debug!(realm = %procedure.realm, procedure = %procedure.name, "registration removed");
         }
@@ -224,6 +234,11 @@ impl Registry {
 
     pub(crate) fn get(&self, procedure: &Procedure) -> Option<Arc<Offer>> {
         self.offers.get(procedure).map(|offer| offer.clone())
+    }
+
+    /// Whether nothing is on offer.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
     }
 
     /// No new registrations and no new calls from now on.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use macula_dht::{Directory, DirectoryError};
 use macula_proto::{
-    Access, Action, Clock, Frame, FrameKind, Gate, Liveness, Name, NodeId, Realm, decode, wire,
+    Access, Action, Clock, Frame, FrameKind, Gate, Liveness, Name, NodeId, Realm, Timestamp, decode, wire,
 };
 use macula_transport::{PeerEvent, Transport};
 use parking_lot::Mutex;
@@ -186,24 +186,36 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
         &self.inner
     }
 
-    async fn unary(&self, request: &CallRequest) -> Result<Reply, CallError> {
-        let shape = Shape { streamed: false, parts: false };
+    async fn unary(&self, request: &CallRequest, now: Timestamp) -> Result<Reply, CallError> {
         let limits = self.limits(request)?;
-        let asked = match self.inner.kept.look_up(request) {
+        let asked = match self.inner.kept.look_up(request, now) {
             Ok(reply) => return Ok(reply),
             Err(asked) => asked,
         };
-        let mut opened = limits.within(self.inner.open(request, shape, &limits)).await?;
-        match opened.first {
-            Event::Done { outcome, cache_for, .. } => {
-                let reply = outcome.map_err(|ended| opened.tracked.error(ended))?;
+        let quick = match self.inner.quick(request, &limits, now) {
+            Some(quick) => quick.end(request).await,
+            None => None,
+        };
+        let event = match quick {
+            Some(ended) => ended?,
+            // Boxed, so that the others do not carry its state.
+            None => Box::pin(self.long_way(request, &limits)).await?,
+        };
+        match event {
+            Event::Done { outcome: Ok(reply), cache_for, .. } => {
                 self.inner.kept.keep(request, asked, &reply, cache_for);
                 Ok(reply)
             }
-            Event::Accepted | Event::Progress(_) => {
-                unreachable!("a call without progress opens with its last word")
+            Event::Done { .. } | Event::Accepted | Event::Progress(_) => {
+                unreachable!("a call without progress opens with its last word, and that is a reply")
             }
         }
+    }
+
+    async fn long_way(&self, request: &CallRequest, limits: &Limits) -> Result<Event, CallError> {
+        let shape = Shape { streamed: false, parts: false };
+        let opened = limits.within(self.inner.open(request, shape, limits)).await?;
+        Ok(opened.first)
     }
 
     async fn streamed(
@@ -255,7 +267,7 @@ impl<T: Transport, D: Directory> Procedures for Rpc<T, D> {
 
     async fn call(&self, request: CallRequest) -> Result<Reply, CallError> {
         let mut record = CallRecord::start(&self.inner.metrics, &self.inner.clock, &request);
-        let outcome = self.unary(&request).await;
+        let outcome = self.unary(&request, record.started()).await;
         record.end(outcome.as_ref().err());
         outcome
     }

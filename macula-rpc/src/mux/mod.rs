@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub(crate) use frames::call_body;
 pub(crate) use serving::serve;
-pub(crate) use session::Outcome;
+pub(crate) use session::{Asked, Outcome};
 pub(crate) use sessions::Sessions;
 
 /// Largest request or answer that shares a stream, in bytes: one takes no longer to send than a few packets do.

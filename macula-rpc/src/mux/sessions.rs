@@ -43,6 +43,11 @@ impl Sessions {
         }
     }
 
+    /// The session with `provider`, if there is one; it may be over.
+    pub(crate) fn open(&self, provider: &NodeId) -> Option<Arc<Session>> {
+        self.peers.get(provider)?.clone()
+    }
+
     /// The session with `provider`, begun if there is none; `None` if it does not serve such calls, or is not connected.
     pub(crate) fn with<T: Transport>(
         &self,
