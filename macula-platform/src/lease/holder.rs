@@ -97,7 +97,9 @@ pub enum HolderEffect {
 /// ```
 ///
 /// Call [`on_timeout`](Self::on_timeout) at [`deadline`](Self::deadline). The clock may stop and jump: forwards, the lease
-/// just ends; backwards, it is void until a keep-alive that was sent after that is answered.
+/// just ends; backwards, it is void as soon as that is seen – by any call, or by asking [`valid`](Holder::valid) – and until a
+/// keep-alive that was sent later is answered. What nobody can see is a clock that goes back and catches up between two calls:
+/// take one that never does, such as `CLOCK_BOOTTIME`.
 #[derive(Debug)]
 pub struct Holder {
     config: HolderConfig,
@@ -115,20 +117,29 @@ pub struct Holder {
 
 impl Holder {
     /// The session was opened by a request that was sent at `sent` – if it was sent several times, at the first time – on
-    /// the holder's clock.
-    pub fn new(config: HolderConfig, session: SessionId, ttl: Duration, sent: Timestamp) -> Self {
-        let until = sent + config.span(ttl);
+    /// the holder's clock; it is `now`. The answer must be the one to that request: a late answer about a session of before
+    /// says nothing about this time.
+    pub fn new(
+        config: HolderConfig,
+        session: SessionId,
+        ttl: Duration,
+        sent: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        // A clock that has gone back since then tells nothing.
+        let went_back = now < sent;
+        let until = if went_back { Timestamp::ZERO } else { sent + config.span(ttl) };
         Self {
             config,
             session,
             ttl,
-            lease: Lease { from: sent, until },
+            lease: Lease { from: now, until },
             lapsed: false,
             lost: false,
             number: 0,
             sent: VecDeque::new(),
-            next_send: sent + ttl / SENDS_OF_TTL,
-            give_up: until + ttl,
+            next_send: if went_back { now } else { sent + ttl / SENDS_OF_TTL },
+            give_up: until.max(now) + ttl,
         }
     }
 

@@ -18,7 +18,7 @@ fn session() -> SessionId {
 
 /// A holder whose session was opened by a request sent at 1000.
 fn holder() -> Holder {
-    Holder::new(HolderConfig::default(), session(), TTL, at(1000))
+    Holder::new(HolderConfig::default(), session(), TTL, at(1000), at(1000))
 }
 
 fn timeout(holder: &mut Holder, now: u64) -> Vec<HolderEffect> {
@@ -125,6 +125,14 @@ fn a_clock_that_goes_back_voids_the_lease_until_it_is_renewed() {
     assert_eq!(answer(&mut holder, 1210, 1, Kept::Alive), [], "sent on the clock as it was before");
     assert_eq!(until(&answer(&mut holder, 1220, 2, Kept::Alive)), Some(at(1200 + SPAN)));
     assert!(holder.valid(at(1230)));
+}
+
+#[test]
+fn a_clock_that_went_back_while_the_session_was_opened_tells_nothing() {
+    let mut holder = Holder::new(HolderConfig::default(), session(), TTL, at(1000), at(999));
+    assert!((0..2000).all(|now| !holder.valid(at(now))));
+    assert_eq!(timeout(&mut holder, 999), [HolderEffect::Lapsed, send(1)]);
+    assert_eq!(until(&answer(&mut holder, 1010, 1, Kept::Alive)), Some(at(999 + SPAN)));
 }
 
 #[test]
