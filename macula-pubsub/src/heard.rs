@@ -26,6 +26,9 @@ const HEADERS_MAX: usize = 1024;
 /// Longer headers are not remembered.
 const HEADER_BYTES_MAX: usize = 512;
 
+/// The number's field in [`wire::Publish`](macula_proto::wire::Publish): field 5, a varint.
+const SEQUENCE_TAG: u8 = 5 << 3;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Heard {
@@ -35,7 +38,7 @@ pub(crate) struct Heard {
 /// A header that was read once.
 #[derive(Debug)]
 pub(crate) struct Known {
-    from: NodeId,
+    pub(crate) from: NodeId,
     before: Box<[u8]>,
     after: Box<[u8]>,
     /// Of the subscribers, when these were looked up.
@@ -115,6 +118,13 @@ impl Heard {
 }
 
 impl Known {
+    /// The number in a header that differs from this one in nothing else.
+    pub(crate) fn continued_by(&self, header: &[u8]) -> Option<u64> {
+        let rest = header.strip_prefix(&*self.before)?.strip_prefix(&[SEQUENCE_TAG])?;
+        let (sequence, bytes) = varint(rest)?;
+        (rest[bytes..] == *self.after).then_some(sequence)
+    }
+
     fn is(&self, from: &NodeId, parts: &Parts<'_>) -> bool {
         *self.before == *parts.before && *self.after == *parts.after && self.from == *from
     }
@@ -137,7 +147,7 @@ impl<'a> Parts<'a> {
                 }
                 // Epoch.
                 0x20 => at += varint(header.get(at..)?)?.1,
-                0x28 => {
+                SEQUENCE_TAG => {
                     let (sequence, bytes) = varint(header.get(at..)?)?;
                     let after = &header[at + bytes..];
                     return is_plain(after).then_some(Self { before: &header[..field], sequence, after });

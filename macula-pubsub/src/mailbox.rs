@@ -206,6 +206,23 @@ impl Mailbox {
         }
     }
 
+    /// As [`recv`](Self::recv), for up to `messages_max`, which are added to `messages`; returns how many.
+    pub(crate) async fn recv_many(&self, messages: &mut Vec<Message>, messages_max: usize) -> usize {
+        let before = messages.len();
+        loop {
+            {
+                let mut state = self.state.lock();
+                let next = std::iter::from_fn(|| self.take(&mut state));
+                messages.extend(next.take(messages_max));
+                let taken = messages.len() - before;
+                if taken > 0 || state.closed || messages_max == 0 {
+                    return taken;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
     /// The next message if there is one.
     pub(crate) fn try_recv(&self) -> Option<Message> {
         self.take(&mut self.state.lock())

@@ -121,7 +121,7 @@ impl<T: Transport, D: Directory> Publisher<T, D> {
         let inner = &self.pubsub.inner;
         let mut route = self.route.lock();
         if route.is_ready() {
-            route.touch(inner.clock.now());
+            route.touch();
         } else {
             *route = inner.routes.get(&self.realm, &self.topic, inner.clock.now(), &inner.metrics);
         }
@@ -143,7 +143,7 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         payload: Payload,
         options: PublishOptions,
     ) -> Quick {
-        if !payload.headers.is_empty() || !route.is_ready() {
+        if !payload.headers.is_empty() || !route.is_complete() {
             return Quick::NotPlain(payload);
         }
         let reading = self.routes.read(route, self.gate.as_ref(), &self.metrics);
@@ -170,8 +170,11 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         self.metrics.published.inc();
         self.metrics.message_bytes.observe(payload.bytes.len() as f64);
         let mut departure = Departure::default();
-        for link in &reading.links {
-            departure.add(self.offer(link, frame.clone(), options), Vec::new());
+        if let Some((last, others)) = reading.links.split_last() {
+            for link in others {
+                departure.add(self.offer(link, frame.clone(), options), Vec::new());
+            }
+            departure.add(self.offer(last, frame, options), Vec::new());
         }
         drop(order);
         self.count_copies(&Published::default(), &departure.published);

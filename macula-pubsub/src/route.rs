@@ -62,6 +62,8 @@ pub(crate) struct Route {
     order: Mutex<Order>,
     /// When it was last used, in nanoseconds on the injected clock.
     used: AtomicU64,
+    /// It was used after that.
+    touched: AtomicBool,
     /// Every look-up succeeded once.
     complete: AtomicBool,
 }
@@ -128,7 +130,7 @@ impl<D: Directory> Routes<D> {
     ) -> Arc<Route> {
         let name = (realm.clone(), topic.clone());
         if let Some(route) = self.cache.get(&name) {
-            route.touch(now);
+            route.used.store(nanos(now), Ordering::Relaxed);
             return route.clone();
         }
         let made = Arc::new(self.make(realm, topic, now));
@@ -141,7 +143,7 @@ impl<D: Directory> Routes<D> {
         let route = self.cache.entry(name).or_insert_with(insert).clone();
         metrics.route_misses.inc();
         if self.cache.len() > self.routes_max {
-            self.evict_oldest(metrics);
+            self.evict_oldest(now, metrics);
         }
         metrics.route_cache.set(self.cache.len() as i64);
         route
@@ -168,6 +170,7 @@ impl<D: Directory> Routes<D> {
 
     /// Gives up routes that were not used for `ttl`, and what only they needed.
     pub(crate) fn sweep(&self, now: Timestamp, ttl: Duration, metrics: &PubSubMetrics) {
+        self.cache.iter().for_each(|entry| entry.value().look(now));
         if let Some(oldest) = now.since_start().checked_sub(ttl) {
             self.retire_until(nanos(Timestamp::from_start(oldest)), metrics);
         }
@@ -182,7 +185,7 @@ impl<D: Directory> Routes<D> {
             topic: route.topic.clone(),
             peers: self.read(route, gate, metrics).peers(),
             last_sequence: route.order.lock().last_sequence,
-            idle: Duration::from_nanos(nanos(now).saturating_sub(route.used.load(Ordering::Relaxed))),
+            idle: Duration::from_nanos(nanos(now).saturating_sub(route.last_used(now))),
         };
         let mut infos: Vec<RouteInfo> = routes.iter().map(info).collect();
         infos.sort_by(|a, b| (&a.realm, &a.topic).cmp(&(&b.realm, &b.topic)));
@@ -198,6 +201,7 @@ impl<D: Directory> Routes<D> {
             reading: ArcSwapOption::empty(),
             order: Mutex::new(Order { last_sequence: 0, retired: false, template: None, alone_at: None }),
             used: AtomicU64::new(nanos(now)),
+            touched: AtomicBool::new(false),
             complete: AtomicBool::new(false),
         }
     }
@@ -295,9 +299,8 @@ impl<D: Directory> Routes<D> {
         link
     }
 
-    fn evict_oldest(&self, metrics: &PubSubMetrics) {
-        let mut used: Vec<u64> =
-            self.cache.iter().map(|entry| entry.value().used.load(Ordering::Relaxed)).collect();
+    fn evict_oldest(&self, now: Timestamp, metrics: &PubSubMetrics) {
+        let mut used: Vec<u64> = self.cache.iter().map(|entry| entry.value().last_used(now)).collect();
         let share = used.len() / EVICTED_SHARE;
         let (_, &mut oldest, _) = used.select_nth_unstable(share);
         self.retire_until(oldest, metrics);
@@ -362,9 +365,28 @@ impl Route {
         self.complete.load(Ordering::Acquire) && !self.order.lock().retired
     }
 
-    /// Notes that it was used.
-    pub(crate) fn touch(&self, now: Timestamp) {
-        self.used.store(nanos(now), Ordering::Relaxed);
+    /// Whether everybody who subscribes is known.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is used. The clock is not read for each message: see [`last_used`](Self::last_used).
+    pub(crate) fn touch(&self) {
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// When it was last used, in nanoseconds: where that was after the latest look, now.
+    fn last_used(&self, now: Timestamp) -> u64 {
+        self.look(now);
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn look(&self, now: Timestamp) {
+        if self.touched.swap(false, Ordering::Relaxed) {
+            self.used.store(nanos(now), Ordering::Relaxed);
+        }
     }
 
     fn unnamed(&self) -> usize {

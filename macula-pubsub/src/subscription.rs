@@ -89,6 +89,14 @@ impl Subscription {
         self.subscriber.mailbox.recv().await
     }
 
+    /// The next messages, as [`recv`](Self::recv) would return them one by one: waits until there is one, and adds all that are
+    /// queued to `messages`, at most `messages_max`. Returns how many; zero stands for the end. Cancel-safe.
+    ///
+    /// For subscribers of many messages a second: the queue is locked once for all of them.
+    pub async fn recv_many(&mut self, messages: &mut Vec<Message>, messages_max: usize) -> usize {
+        self.subscriber.mailbox.recv_many(messages, messages_max).await
+    }
+
     /// The next message if one is queued.
     pub fn try_recv(&mut self) -> Option<Message> {
         self.subscriber.mailbox.try_recv()

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use macula_proto::{Access, Action, Forbidden, Frame, FrameKind, Gate, NodeId, wire};
+use macula_proto::{Access, Action, Forbidden, Frame, FrameKind, Gate, NodeId, Realm, wire};
 use macula_pubsub::{
-    LagPolicy, Payload, PublishError, PublishOptions, RefuseLabels, RefuseReason, SubscribeError,
+    LagPolicy, Message, Payload, PublishError, PublishOptions, RefuseLabels, RefuseReason, SubscribeError,
     SubscribeOptions,
 };
+use proptest::prelude::*;
 use tokio::time::Instant;
 
 use mesh::{Mesh, Node, let_pass, name, next, number, publish, realm, subscribe};
@@ -191,6 +192,111 @@ async fn a_dropped_subscription_gets_nothing_more_and_its_record_goes() {
     let metrics = bert.metrics();
     assert_eq!((metrics.subscriptions_added.get(), metrics.subscriptions_removed.get()), (2, 2));
     assert!(bert.subscriptions().is_empty());
+}
+
+/// What a subscriber of everything gets, and what is counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Got {
+    messages: Vec<(String, u64, u64, Bytes)>,
+    counts: [u64; 4],
+}
+
+/// Hands frames over, so many at a time, to a subscriber that takes them after each; `None`: one by one.
+async fn hand_over(frames: &[Frame], at_once: Option<usize>, options: SubscribeOptions) -> Got {
+    let mut mesh = Mesh::new();
+    let [bert] = mesh.nodes();
+    let anna = NodeId::from_bytes([9; 32]);
+    let pattern = "#".parse().unwrap();
+    let mut subscription = bert.subscribe(&Realm::default(), pattern, options).await.unwrap();
+    let (mut got, mut taken) = (Got::default(), Vec::new());
+    for some in frames.chunks(at_once.unwrap_or(7)) {
+        match at_once {
+            Some(_) => bert.on_lane_frames(anna, &mut some.to_vec()).await,
+            None => {
+                for frame in some {
+                    bert.on_lane_frame(anna, frame.clone()).await;
+                }
+            }
+        }
+        bert.on_lane_pause();
+        while subscription.lagged() == 0
+            && subscription.try_recv().map(|message| taken.push(message)).is_some()
+        {}
+    }
+    while let Some(message) = subscription.try_recv() {
+        taken.push(message);
+    }
+    let read = |message: Message| {
+        (message.topic.to_string(), message.epoch, message.sequence, message.payload.clone())
+    };
+    got.messages = taken.into_iter().map(read).collect();
+    let metrics = bert.metrics();
+    let lost = subscription.lagged();
+    got.counts = [metrics.received.get(), metrics.duplicates.get(), metrics.delivered.get(), lost];
+    got
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn frames_that_come_together_are_delivered_as_one_by_one(
+        frames in prop::collection::vec((0_usize..3, 1_u64..3, 1_u64..40, 0_usize..4), 1..150),
+        at_once in 1_usize..70,
+    ) {
+        let frame = |(topic, epoch, sequence, kind): &(usize, u64, u64, usize)| {
+            let content_type = if *kind == 1 { "text/plain".into() } else { String::new() };
+            let header = wire::Publish { content_type, ..header(["t", "u", "a.b"][*topic], *epoch, *sequence) };
+            match kind {
+                2 => Frame::new(FrameKind::PUBLISH, &wire::PublishHeader::default(), Bytes::new()).unwrap(),
+                _ => Frame::new(FrameKind::PUBLISH, &header, sequence.to_string().into()).unwrap(),
+            }
+        };
+        let frames: Vec<Frame> = frames.iter().map(frame).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let options = SubscribeOptions::default;
+            let alone = hand_over(&frames, None, options()).await;
+            let together = hand_over(&frames, Some(at_once), options()).await;
+            prop_assert_eq!(&alone, &together);
+            prop_assert!(!alone.messages.is_empty() || frames.iter().all(|frame| frame.payload().is_empty()));
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_loses_the_oldest_also_of_frames_that_come_together() {
+    let frames: Vec<Frame> = (1..=100).map(|sequence| from_wire(&header("t", 1, sequence))).collect();
+    let queue_messages = 10.try_into().unwrap();
+    let options =
+        SubscribeOptions { queue_messages, lag: LagPolicy::DropOldest, ..SubscribeOptions::default() };
+    let got = hand_over(&frames, Some(100), options).await;
+    let sequences: Vec<u64> = got.messages.iter().map(|(_, _, sequence, _)| *sequence).collect();
+    assert_eq!(sequences, (91..=100).collect::<Vec<u64>>());
+    assert_eq!(got.counts, [100, 0, 100, 90]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_messages_are_received_at_once() {
+    let mut mesh = Mesh::new();
+    let [bert] = mesh.nodes();
+    let mut subscription = subscribe(&bert, "#").await;
+    let anna = NodeId::from_bytes([9; 32]);
+    let mut frames: Vec<Frame> = (1..=25).map(|sequence| from_wire(&header("t", 1, sequence))).collect();
+    bert.on_lane_frames(anna, &mut frames).await;
+    bert.on_lane_pause();
+    let mut messages = Vec::new();
+    for (count, in_all) in [(10, 10), (10, 20), (5, 25)] {
+        assert_eq!(subscription.recv_many(&mut messages, 10).await, count);
+        assert_eq!(messages.len(), in_all);
+    }
+    assert!(messages.iter().map(|message| message.sequence).eq(1..=25));
+    let waiting = tokio::time::timeout(Duration::from_secs(9), subscription.recv_many(&mut messages, 10));
+    assert!(waiting.await.is_err(), "there is none");
+    bert.on_lane_frame(anna, from_wire(&header("t", 1, 26))).await;
+    bert.on_lane_pause();
+    assert_eq!(subscription.recv_many(&mut messages, 10).await, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -188,6 +188,22 @@ pub trait Inbound<T: Transport>: Send + Sync + 'static {
     /// back-pressure on that lane of that peer, and on nothing else.
     fn on_lane(&self, from: NodeId, lane: LaneId, frame: Frame) -> impl Future<Output = ()> + Send;
 
+    /// Frames of a lane that arrived together, in order; some may be left in `frames` if the future is dropped. The same as
+    /// [`on_lane`](Self::on_lane) for each, for those who have less to do for many at once. No more than are at hand anyway are
+    /// handed over, and the next ones are read once this returns.
+    fn on_lane_frames(
+        &self,
+        from: NodeId,
+        lane: LaneId,
+        frames: &mut Vec<Frame>,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            for frame in frames.drain(..) {
+                self.on_lane(from, lane, frame).await;
+            }
+        }
+    }
+
     /// Nothing more of a lane is at hand: what was held back to be handed over in one go, should go now. Called after
     /// one or more frames, before the lane waits for its peer, and when it ends. Must not block.
     fn on_lane_pause(&self, _from: NodeId, _lane: LaneId) {}

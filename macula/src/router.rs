@@ -46,6 +46,15 @@ impl<T: Transport> Inbound<T> for Router<T> {
         }
     }
 
+    async fn on_lane_frames(&self, from: NodeId, lane: LaneId, frames: &mut Vec<Frame>) {
+        if frames.iter().all(|frame| frame.kind().service() == Service::PubSub) {
+            return self.pubsub.on_lane_frames(from, frames).await;
+        }
+        for frame in frames.drain(..) {
+            self.on_lane(from, lane, frame).await;
+        }
+    }
+
     fn on_lane_pause(&self, _from: NodeId, _lane: LaneId) {
         self.pubsub.on_lane_pause();
     }

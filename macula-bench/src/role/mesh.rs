@@ -64,10 +64,11 @@ async fn subscribe(node: &Node, idle_subscriptions: usize, ready: impl Fn()) -> 
     let mut messages = node.subscribe_in(node.realm(), "bench.*", options).await.map_err(text)?;
     ready();
     let (mut tally, mut parent, mut told) = (Tally::default(), Parent::new(), false);
+    let mut taken = Vec::new();
     while !told || !tally.is_quiet() {
         tokio::select! {
             biased;
-            count = receive(&mut messages) => tally.add(count),
+            count = receive(&mut messages, &mut taken) => tally.add(count),
             go = parent.go(), if !told => {
                 go?;
                 told = true;
@@ -80,13 +81,9 @@ async fn subscribe(node: &Node, idle_subscriptions: usize, ready: impl Fn()) -> 
 
 /// Takes all that is queued, once there is something. Messages without payload are not counted: sources find out with them
 /// who is there.
-async fn receive(messages: &mut Subscription) -> u64 {
-    let counts = |message: &Message| u64::from(!message.payload.is_empty());
-    let mut count = messages.recv().await.as_ref().map_or(0, counts);
-    while let Some(message) = messages.try_recv() {
-        count += counts(&message);
-    }
-    count
+async fn receive(messages: &mut Subscription, taken: &mut Vec<Message>) -> u64 {
+    messages.recv_many(taken, QUEUE.get()).await;
+    taken.drain(..).filter(|message| !message.payload.is_empty()).count() as u64
 }
 
 pub(super) async fn source(case: &Case, to: &[SocketAddr], span: Duration) -> Result<(), String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use macula_proto::{Frame, FrameDecoder, FrameKind, Service, wire};
+use macula_proto::{Frame, FrameDecoder, FrameKind, ProtoError, Service, wire};
 use quinn::{RecvStream, SendStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -16,6 +16,9 @@ use super::stream::{FrameReadError, FrameReader, code, halves};
 use super::transport::{Inner, QuicTransport};
 use crate::metrics::Dropped;
 use crate::{CloseReason, Inbound, LaneId, PeerEvent, ResetCode};
+
+/// Frames of a lane that are handed over in one go.
+const LANE_FRAMES_MAX: usize = 64;
 
 /// A handler without its type: one boxed future a link, none a frame.
 pub(crate) trait Receiver: Send + Sync {
@@ -129,25 +132,44 @@ async fn read_lane<H: Inbound<QuicTransport>>(
 ) {
     reader.widen();
     let pause = Pause { handler, link, lane };
+    let mut frames = Vec::new();
     loop {
-        let next = match reader.buffered() {
-            Ok(None) => {
-                pause.now();
-                reader.next().await
-            }
-            next => next.map_err(FrameReadError::from),
-        };
-        match next {
-            Ok(Some(frame)) => {
-                link.count_received_untouched(&frame);
-                if is_deliverable(link, &frame) {
-                    handler.on_lane(link.id, lane, frame).await;
+        let broke = collect(link, &mut reader, &mut frames);
+        if !frames.is_empty() {
+            handler.on_lane_frames(link.id, lane, &mut frames).await;
+            frames.clear();
+        } else if broke.is_ok() {
+            pause.now();
+            match reader.next().await {
+                Ok(Some(frame)) => {
+                    link.count_received_untouched(&frame);
+                    frames.extend(Some(frame).filter(|frame| is_deliverable(link, frame)));
                 }
+                Ok(None) | Err(FrameReadError::Read(_)) => return,
+                Err(FrameReadError::Proto(error)) => return broken(link, &error.to_string()),
             }
-            Ok(None) | Err(FrameReadError::Read(_)) => return,
-            Err(FrameReadError::Proto(error)) => return broken(link, &error.to_string()),
+        }
+        if let Err(error) = broke {
+            return broken(link, &error.to_string());
         }
     }
+}
+
+/// Adds frames that were read already, as many as are handed over in one go. What comes before an error counts.
+fn collect(
+    link: &Link,
+    reader: &mut FrameReader<RecvStream>,
+    frames: &mut Vec<Frame>,
+) -> Result<(), ProtoError> {
+    while frames.len() < LANE_FRAMES_MAX
+        && let Some(frame) = reader.buffered()?
+    {
+        link.count_received_untouched(&frame);
+        if is_deliverable(link, &frame) {
+            frames.push(frame);
+        }
+    }
+    Ok(())
 }
 
 /// Tells the handler whenever a lane pauses, and in any case when it ends.
