@@ -12,6 +12,8 @@
 //!
 //! This crate must not know about sockets, QUIC, pub/sub or rpc.
 
+#[cfg(feature = "testing")]
+pub mod checker;
 pub mod lease;
 pub mod objects;
 mod raft;
