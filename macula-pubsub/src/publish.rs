@@ -105,7 +105,7 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
         match inner.publish_quickly(&route, payload, options) {
             Quick::Done(published) => Ok(published),
             // Boxed, so that who publishes quickly does not carry its state.
-            Quick::Waits(departure) => Ok(Box::pin(inner.settle(departure, options)).await),
+            Quick::Waits(departure) => Ok(Box::pin(inner.settle(*departure, options)).await),
             Quick::NotPlain(payload) => {
                 Box::pin(inner.publish(inner.content(realm, topic, payload), options)).await
             }
@@ -114,6 +114,11 @@ impl<T: Transport, D: Directory> PubSub<T, D> {
 }
 
 impl Departure {
+    /// That of a message of which some copies have left.
+    pub(crate) fn after(published: Published) -> Self {
+        Self { published, ..Self::default() }
+    }
+
     /// Whether nothing of it waits.
     pub(crate) fn is_settled(&self) -> bool {
         self.waiting.is_empty()

@@ -17,6 +17,7 @@ use macula_transport::Transport;
 use parking_lot::Mutex;
 use prost::Message as _;
 
+use crate::link::Offered;
 use crate::message::Content;
 use crate::publish::Departure;
 use crate::pubsub::{Inner, PubSub};
@@ -28,7 +29,7 @@ pub(crate) enum Quick {
     /// Everybody has it.
     Done(Published),
     /// It has left; some copies wait.
-    Waits(Departure),
+    Waits(Box<Departure>),
     /// Nothing was done: it must go the way of all messages.
     NotPlain(Payload),
 }
@@ -98,7 +99,7 @@ impl<T: Transport, D: Directory> Publisher<T, D> {
         inner.may_publish(&self.realm, &self.topic, &payload)?;
         match inner.publish_quickly(&self.route(), payload, options) {
             Quick::Done(published) => Ok(published),
-            Quick::Waits(departure) => Ok(Box::pin(inner.settle(departure, options)).await),
+            Quick::Waits(departure) => Ok(Box::pin(inner.settle(*departure, options)).await),
             Quick::NotPlain(payload) => {
                 let content = inner.content(&self.realm, &self.topic, payload);
                 Box::pin(inner.publish(content, options)).await
@@ -169,17 +170,32 @@ impl<T: Transport, D: Directory> Inner<T, D> {
         order.last_sequence = sequence;
         self.metrics.published.inc();
         self.metrics.message_bytes.observe(payload.bytes.len() as f64);
-        let mut departure = Departure::default();
-        if let Some((last, others)) = reading.links.split_last() {
-            for link in others {
-                departure.add(self.offer(link, frame.clone(), options), Vec::new());
+        let mut published = Published::default();
+        let mut departure: Option<Box<Departure>> = None;
+        let mut offer = |link, frame| match (self.offer(link, frame, options), &mut departure) {
+            (Offered::Sent, None) => published.peers += 1,
+            // Made only if it is needed: most messages leave at once.
+            (offered, none @ None) => {
+                let some = none.insert(Box::new(Departure::after(published)));
+                some.add(offered, Vec::new());
             }
-            departure.add(self.offer(last, frame, options), Vec::new());
+            (offered, Some(some)) => some.add(offered, Vec::new()),
+        };
+        if let Some((last, others)) = reading.links.split_last() {
+            others.iter().for_each(|link| offer(link, frame.clone()));
+            offer(last, frame);
         }
         drop(order);
-        self.count_copies(&Published::default(), &departure.published);
-        departure.published.unnamed = reading.unnamed;
-        if departure.is_settled() { Quick::Done(departure.published) } else { Quick::Waits(departure) }
+        let mut published = departure.as_ref().map_or(published, |departure| departure.published);
+        self.count_copies(&Published::default(), &published);
+        published.unnamed = reading.unnamed;
+        match departure {
+            Some(mut departure) if !departure.is_settled() => {
+                departure.published = published;
+                Quick::Waits(departure)
+            }
+            _ => Quick::Done(published),
+        }
     }
 }
 
