@@ -3,7 +3,8 @@
 //! ```text
 //!   main ──► case     what is measured          run ──► child     one source and its sinks, each a process
 //!      ├───► report   medians, ratios, table     role ─► raw      quinn with the product's own settings
-//!      └───► plot     how it scales                 └──► mesh     the product
+//!      ├───► plot     how it scales                 └──► mesh     the product
+//!      └───► floor    one node, many peers, lossy lines ──► relay
 //! ```
 //!
 //! A *source* publishes or calls for a given time, a *sink* subscribes or serves; both are processes of this program, over
@@ -12,8 +13,10 @@
 
 mod case;
 mod child;
+mod floor;
 mod outcome;
 mod plot;
+mod relay;
 mod report;
 mod role;
 mod run;
@@ -55,6 +58,14 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Role {
+    /// A node that many peers publish to and call, over lines that lose packets
+    Floor(floor::Floor),
+    /// The node of that
+    #[command(hide = true)]
+    FloorHub,
+    /// Some of its peers
+    #[command(hide = true)]
+    FloorPeers(floor::Peers),
     /// One process of a measurement
     #[command(hide = true)]
     Sink(role::Sink),
@@ -66,6 +77,9 @@ enum Role {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
+        Some(Role::Floor(floor)) => floor::run(&floor),
+        Some(Role::FloorHub) => role::run(floor::hub()),
+        Some(Role::FloorPeers(peers)) => role::run(floor::peers(peers)),
         Some(Role::Sink(sink)) => role::sink(&sink),
         Some(Role::Source(source)) => role::source(&source),
         None => bench(&arguments.options),

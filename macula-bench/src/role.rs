@@ -87,7 +87,7 @@ pub(crate) fn source(source: &Source) -> Result<(), String> {
     })
 }
 
-fn run(role: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+pub(crate) fn run(role: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| format!("no event loop: {cause}"))?;
     let outcome = runtime.block_on(role);
@@ -97,15 +97,15 @@ fn run(role: impl Future<Output = Result<(), String>>) -> Result<(), String> {
 }
 
 /// The way to the process that started this one.
-struct Parent(Lines<BufReader<Stdin>>);
+pub(crate) struct Parent(Lines<BufReader<Stdin>>);
 
 impl Parent {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(BufReader::new(stdin()).lines())
     }
 
     /// Waits to be told to go on.
-    async fn go(&mut self) -> Result<(), String> {
+    pub(crate) async fn go(&mut self) -> Result<(), String> {
         match self.0.next_line().await {
             Ok(Some(_)) => Ok(()),
             Ok(None) | Err(_) => Err("nobody listens any more".into()),
@@ -113,18 +113,18 @@ impl Parent {
     }
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
-fn report(figures: &impl Serialize) -> Result<(), String> {
+pub(crate) fn report(figures: &impl Serialize) -> Result<(), String> {
     say(&serde_json::to_string(figures).map_err(|error| error.to_string())?);
     Ok(())
 }
 
 /// Counts what arrives at a sink.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     received: u64,
     /// Of the first arrival: when, and what the process had used by then.
     first: Option<(Instant, Duration)>,
@@ -133,7 +133,7 @@ struct Tally {
 
 impl Tally {
     /// So many more, just now.
-    fn add(&mut self, count: u64) {
+    pub(crate) fn add(&mut self, count: u64) {
         if count == 0 {
             return;
         }
@@ -143,11 +143,11 @@ impl Tally {
         self.received += count;
     }
 
-    fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.last.is_none_or(|last| last.elapsed() >= QUIET)
     }
 
-    fn saw(&self) -> SinkSaw {
+    pub(crate) fn saw(&self) -> SinkSaw {
         let (Some((first, cpu)), Some(last)) = (self.first, self.last) else {
             return SinkSaw { memory_bytes: usage::memory_bytes(), ..SinkSaw::default() };
         };
@@ -161,23 +161,23 @@ impl Tally {
 }
 
 /// Times what a source does.
-struct Stopwatch {
-    began: Instant,
+pub(crate) struct Stopwatch {
+    pub(crate) began: Instant,
     cpu: Duration,
-    latency: Histogram<u64>,
+    pub(crate) latency: Histogram<u64>,
 }
 
 impl Stopwatch {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let latency = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3);
         Self { began: Instant::now(), cpu: usage::cpu(), latency: latency.expect("the bounds are constant") }
     }
 
-    fn took(&mut self, since: Instant) {
+    pub(crate) fn took(&mut self, since: Instant) {
         self.latency.saturating_record(since.elapsed().as_nanos() as u64);
     }
 
-    fn did(&self, sent: u64) -> SourceDid {
+    pub(crate) fn did(&self, sent: u64) -> SourceDid {
         let at = |quantile| self.latency.value_at_quantile(quantile);
         SourceDid {
             sent,
@@ -189,6 +189,6 @@ impl Stopwatch {
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
