@@ -10,15 +10,22 @@
 //! Everything in [`objects`] is pure: no time, no chance, no input or output. The same commands at the same places give the
 //! same state and the same answers everywhere.
 //!
+//! A lease ends by the clock, but a process may be stopped between looking at the clock and acting. So each grant has a
+//! [`FencingToken`], and the resource refuses older ones ([`FencedStore`]).
+//!
 //! This crate must not know about sockets, QUIC, pub/sub or rpc.
 
 #[cfg(feature = "testing")]
 pub mod checker;
+mod fence;
 pub mod lease;
 pub mod objects;
 mod raft;
 mod store;
 
+pub use fence::{
+    Damage, FENCES_MAX, FenceError, FencedStore, Fences, FileFences, FileFencesError, MemoryFences, Seen,
+};
 pub use objects::{
     Answer, CandidateInfo, Change, CodecError, Command, Counts, Effects, ElectionInfo, ElectionName, Ended,
     Epoch, FencingToken, Leader, LockChange, LockInfo, LockMode, LockName, LogId, LogIndex, LogInfo, LogName,

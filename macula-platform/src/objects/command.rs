@@ -21,7 +21,7 @@ pub enum Command {
         /// What it asked for.
         request: Request,
     },
-    /// The time of these sessions is over, as the leader sees it. Unknown ones are passed over. Answered with
+    /// The time of these sessions is over ([`Keeper`](crate::lease::Keeper) says when). Unknown ones are passed over. Answered with
     /// [`Done`](super::Answer::Done).
     Expire {
         /// The sessions; at most [`EXPIRE_MAX`](super::limits::EXPIRE_MAX).

@@ -20,6 +20,11 @@ macro_rules! name {
             pub fn as_str(&self) -> &str {
                 self.0.as_str()
             }
+
+            /// The same, as a name of whatever: a [`FencedStore`](crate::FencedStore) asks for one.
+            pub const fn name(&self) -> &Name {
+                &self.0
+            }
         }
 
         impl From<Name> for $name {

@@ -76,7 +76,7 @@ macro_rules! place {
 place! {
     /// Goes with each grant of an election or a lock: where in the log it was granted. Of two grants of one name, the
     /// later one has the larger token, for ever; so a resource that remembers the largest it saw can refuse those who
-    /// lost theirs without knowing it.
+    /// lost theirs without knowing it (see [`FencedStore`](crate::FencedStore)).
     ///
     /// Shared locks that are granted together have the same token.
     ///
