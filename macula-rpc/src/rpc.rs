@@ -89,13 +89,13 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
 
     /// Serves a stream whose first frame is one of [`Service::Rpc`](macula_proto::Service::Rpc). To be called from
     /// [`Inbound::on_stream`](macula_transport::Inbound::on_stream); dropping the future stops the handler.
-    pub async fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, rx: T::Rx) {
+    pub async fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, mut rx: T::Rx) {
         let Inner { host, transport, sessions, metrics, .. } = &*self.inner;
         match first.kind() {
             // Boxed, so that each call does not carry its state.
             FrameKind::CALLS => Box::pin(mux::serve(host, transport, from, tx, rx)).await,
             FrameKind::NUMBERED_ANSWER => {
-                if !sessions.on_answer(&from, first) {
+                if !Box::pin(sessions.on_stream(&from, first, &mut rx)).await {
                     metrics.frames_dropped.inc();
                 }
             }

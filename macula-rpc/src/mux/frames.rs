@@ -57,6 +57,18 @@ pub(super) fn failure(number: u64, failure: Failure, load: u32) -> Result<Frame,
     Frame::new(FrameKind::NUMBERED_ANSWER, &header, Bytes::new())
 }
 
+/// Says that the answer follows on this stream: first frames must come soon, and a large one may take its time.
+pub(super) fn announced(number: u64) -> Frame {
+    let header = wire::NumberedAnswer { number, ..wire::NumberedAnswer::default() };
+    Frame::new(FrameKind::NUMBERED_ANSWER, &header, Bytes::new()).expect("a short header is within the limit")
+}
+
+/// The number of an answer that follows; `None` if this is none.
+pub(super) fn read_announced(frame: &Frame) -> Option<u64> {
+    let answer: wire::NumberedAnswer = frame.header().ok()?;
+    (answer.result.is_empty() && answer.failure.is_empty()).then_some(answer.number)
+}
+
 /// An answer, or what is wrong with it, for the call of a number.
 pub(super) fn read_answer(frame: Frame) -> Result<(u64, Result<Answer, String>), ProtoError> {
     let wire::NumberedAnswer { number, result, failure } = frame.header()?;
@@ -161,10 +173,12 @@ mod tests {
     #[test]
     fn answers_and_failures_arrive_as_they_are() {
         let frame = answer(3, Reply::new("five").content_type("t"), 2, None).unwrap();
+        assert_eq!(read_announced(&frame), None);
         let Ok((3, Ok(Answer::Last { reply, load: 2, cache_for: None }))) = read_answer(frame) else {
             panic!()
         };
         assert_eq!((reply.payload, reply.content_type), ("five".into(), "t".to_owned()));
+        assert_eq!((read_announced(&announced(9)), read_announced(&calls())), (Some(9), Some(0)));
         let frame = failure(4, Failure::BadRequest("why".into()), 0).unwrap();
         let Ok((4, Ok(Answer::Failure { failure, load: 0 }))) = read_answer(frame) else { panic!() };
         assert_eq!(failure, Failure::BadRequest("why".into()));

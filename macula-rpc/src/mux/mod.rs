@@ -37,8 +37,12 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 /// Calls on one stream without an answer. Further ones have streams of their own.
 const IN_FLIGHT_MAX: usize = 1024;
 
-/// Answers that wait to be sent to one caller, in bytes, before it is not read from.
+/// Calls that wait to be sent to one provider, in bytes, before further ones have streams of their own; and answers that wait to
+/// be sent to one caller, before it is not read from.
 const QUEUED_BYTES_MAX: usize = 256 * 1024;
+
+/// Frames that are read before others have their turn.
+const READ_AT_ONCE: usize = 128;
 
 /// A stream is closed after so long without a call.
 const LINGER: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use macula_transport::memory::{Faults, MemoryConfig};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{IN_FLIGHT_MAX, LINGER, PAYLOAD_BYTES_MAX};
+use super::{IN_FLIGHT_MAX, LINGER, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX};
 use crate::mesh_test::{Node, TestMesh};
 use crate::{
     Call, CallError, CallRequest, Handler, HandlerError, Procedures as _, RegisterOptions, Registration,
@@ -262,4 +262,19 @@ async fn a_quiet_stream_is_closed_and_lets_the_connection_go() {
         &provider.inner().host.node
     ));
     assert!(caller.call(ask("echo")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_nobody_waits_for_any_more_do_not_pile_up() {
+    let mesh = TestMesh::default();
+    let ((provider_id, _provider), (caller_id, caller)) = two(&mesh).await;
+    // Nothing gets through, and nobody notices yet.
+    mesh.network.partition(caller_id, provider_id);
+    let before = caller.metrics().calls_shared.get();
+    for _ in 0..500 {
+        let call = ask("ready").payload(vec![3; PAYLOAD_BYTES_MAX]).timeout(Duration::from_millis(1));
+        assert!(caller.call(call).await.is_err());
+    }
+    let queued = (caller.metrics().calls_shared.get() - before) as usize * PAYLOAD_BYTES_MAX;
+    assert!(queued <= 4 * QUEUED_BYTES_MAX, "{queued} bytes wait for a provider that takes none");
 }

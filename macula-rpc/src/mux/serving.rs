@@ -12,13 +12,13 @@ use macula_proto::{Frame, FrameKind, NodeId, ProtoError};
 use macula_transport::{StreamError, StreamRx, StreamTx, Transport};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, CallReader, Said};
 use super::outbox::{Leaving, Outbox};
-use super::{IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX};
+use super::{IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX, READ_AT_ONCE};
 use crate::handler::HandlerFuture;
 use crate::message::Failure;
 use crate::running::{Admitted, Failed, Host, Incoming, Refused, counted, panic_text};
@@ -88,7 +88,8 @@ struct Serving {
 struct State {
     running: BTreeMap<u64, Run>,
     outbox: Outbox,
-    large: VecDeque<Frame>,
+    /// With the numbers of their calls.
+    large: VecDeque<(u64, Frame)>,
     look_at: Option<Instant>,
 }
 
@@ -183,7 +184,7 @@ impl Serving {
     }
 
     fn fail(&self, number: u64, failure: Failure, load: u32) {
-        self.send(frames::failure(number, failure, load));
+        self.send(number, frames::failure(number, failure, load));
     }
 
     /// The caller waits no longer.
@@ -196,17 +197,22 @@ impl Serving {
         self.drained.notify_one();
     }
 
-    fn send(&self, frame: Result<Frame, ProtoError>) {
-        self.send_if(frame, |_| true);
+    fn send(&self, number: u64, frame: Result<Frame, ProtoError>) {
+        self.send_if(number, frame, |_| true);
     }
 
     /// Sends the answer of a handler that runs, unless its call has been answered.
     fn settle(&self, number: u64, frame: Result<Frame, ProtoError>) {
-        self.send_if(frame, |state| state.running.remove(&number).is_some());
+        self.send_if(number, frame, |state| state.running.remove(&number).is_some());
         self.drained.notify_one();
     }
 
-    fn send_if(&self, frame: Result<Frame, ProtoError>, wanted: impl FnOnce(&mut State) -> bool) {
+    fn send_if(
+        &self,
+        number: u64,
+        frame: Result<Frame, ProtoError>,
+        wanted: impl FnOnce(&mut State) -> bool,
+    ) {
         let mut state = self.state.lock();
         if !wanted(&mut state) {
             return;
@@ -218,7 +224,7 @@ impl Serving {
         };
         if frame.payload().len() > PAYLOAD_BYTES_MAX {
             state.outbox.reserve(frame.wire_len());
-            state.large.push_back(frame);
+            state.large.push_back((number, frame));
             drop(state);
             return self.large.notify_one();
         }
@@ -262,7 +268,7 @@ impl Serving {
         for number in late {
             let mut stopped = None;
             let word = frames::failure(number, Failure::Failed(Failed::Deadline), 0);
-            self.send_if(word, |state| {
+            self.send_if(number, word, |state| {
                 stopped = state.running.remove(&number);
                 stopped.is_some()
             });
@@ -281,9 +287,14 @@ impl Serving {
 /// Reads calls until the caller has no more.
 async fn read<Rx: StreamRx>(serving: &Arc<Serving>, rx: &mut Rx) -> Result<(), StreamError> {
     let mut calls = CallReader::new(serving.caller);
+    let mut read: usize = 0;
     while let Some(frame) = rx.recv().await? {
         serving.on_frame(&mut calls, frame);
         serving.room().await;
+        read = read.wrapping_add(1);
+        if read.is_multiple_of(READ_AT_ONCE) {
+            yield_now().await;
+        }
     }
     Ok(())
 }
@@ -323,12 +334,14 @@ async fn send_large<T: Transport>(serving: &Arc<Serving>, transport: &T) {
     let mut sending = JoinSet::new();
     loop {
         let next = if sending.len() < LARGE_MAX { serving.state.lock().large.pop_front() } else { None };
-        if let Some(frame) = next {
+        if let Some((number, frame)) = next {
             let (serving, transport) = (serving.clone(), transport.clone());
             sending.spawn(async move {
                 let bytes = frame.wire_len();
-                // If it fails, so does the stream that the caller waits on.
-                if let Ok((mut tx, _)) = transport.stream(serving.caller, frame).await {
+                // If it fails, its caller is gone, or the stream that it waits on fails as well.
+                if let Ok((mut tx, _)) = transport.stream(serving.caller, frames::announced(number)).await
+                    && tx.send(frame).await.is_ok()
+                {
                     let _ = tx.finish();
                 }
                 serving.sent(bytes);
@@ -402,7 +415,7 @@ impl Work {
     /// Says what came of a handler that never waited, and gives its room back.
     fn answer(mut self, answer: Result<Reply, Failed>) {
         if let Some(admitted) = self.admitted.take() {
-            self.serving.send(self.answer_frame(answer, &admitted));
+            self.serving.send(self.number, self.answer_frame(answer, &admitted));
         }
     }
 

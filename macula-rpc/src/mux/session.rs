@@ -11,11 +11,12 @@ use macula_proto::{Frame, FrameKind, NodeId};
 use macula_transport::{ResetCode, StreamError, StreamRx, StreamTx, Transport};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::outbox::{Leaving, Outbox};
 use super::slots::Slots;
-use super::{IN_FLIGHT_MAX, LINGER, frames};
+use super::{IN_FLIGHT_MAX, LINGER, QUEUED_BYTES_MAX, READ_AT_ONCE, frames};
 use crate::RpcMetrics;
 use crate::message::Answer;
 
@@ -84,7 +85,7 @@ impl Session {
         Arc::new(Self { provider, state: Mutex::new(state), filled: Notify::new(), earlier: Notify::new() })
     }
 
-    /// Queues a call; `None` if the session is over or full.
+    /// Queues a call; `None` if the session is over or full, and the call has to go otherwise.
     pub(crate) fn ask(
         self: &Arc<Self>,
         body: Bytes,
@@ -93,7 +94,8 @@ impl Session {
         deadline: Instant,
     ) -> Option<Asked> {
         let mut state = self.state.lock();
-        if !state.open {
+        // Calls that nobody waits for any more may still be queued, so those that wait are no bound on what is.
+        if !state.open || state.outbox.bytes() >= QUEUED_BYTES_MAX {
             return None;
         }
         let waiting = Waiting { deadline, nth: u64::MAX, waker: None, outcome: None };
@@ -126,6 +128,11 @@ impl Session {
 
     pub(super) fn is_open(&self) -> bool {
         self.state.lock().open
+    }
+
+    /// Whether somebody waits for the answer to a call.
+    pub(super) fn awaits(&self, number: u64) -> bool {
+        self.state.lock().waiting.get_mut(number).is_some_and(|call| call.outcome.is_none())
     }
 
     /// An answer to one of the calls. `false`: it is no answer, or nobody waits for it.
@@ -284,9 +291,14 @@ async fn converse<T: Transport>(session: &Session, transport: &T, metrics: &RpcM
 }
 
 async fn read<Rx: StreamRx>(session: &Session, rx: &mut Rx, metrics: &RpcMetrics) -> Result<(), StreamError> {
+    let mut read: usize = 0;
     while let Some(frame) = rx.recv().await? {
         if !session.on_answer(frame) {
             metrics.frames_dropped.inc();
+        }
+        read = read.wrapping_add(1);
+        if read.is_multiple_of(READ_AT_ONCE) {
+            yield_now().await;
         }
     }
     Ok(())

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use macula_proto::{Capabilities, Frame, NodeId};
-use macula_transport::{PeerEvent, Transport};
+use macula_transport::{PeerEvent, ResetCode, StreamRx, Transport};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::Handle;
 
+use super::frames;
 use super::session::{Ending, Session, carry};
 use crate::RpcMetrics;
 
@@ -81,9 +82,19 @@ impl Sessions {
         session.is_some_and(|session| session.is_open())
     }
 
-    /// A large answer, on a stream of its own. `false`: it is for nobody.
-    pub(crate) fn on_answer(&self, from: &NodeId, frame: Frame) -> bool {
-        let session = self.peers.get(from).and_then(|peer| peer.clone());
-        session.is_some_and(|session| session.on_answer(frame))
+    /// Reads a large answer, on a stream of its own. `false`: what came is for nobody.
+    pub(crate) async fn on_stream<Rx: StreamRx>(&self, from: &NodeId, first: Frame, rx: &mut Rx) -> bool {
+        let Some(number) = frames::read_announced(&first) else { return false };
+        let session = self.open(from).filter(|session| session.awaits(number));
+        let Some(session) = session else {
+            // Its caller has gone meanwhile.
+            rx.stop(ResetCode::CANCELLED);
+            return true;
+        };
+        match rx.recv().await {
+            Ok(Some(frame)) => session.on_answer(frame),
+            // The provider gave up, and says why where the call was made, or the connection is lost.
+            Ok(None) | Err(_) => true,
+        }
     }
 }
