@@ -106,7 +106,8 @@ pub enum Refusal {
     /// The request was made before, and what it began is over.
     #[error("request {0} of this session was made before, and what it began is over")]
     RequestOver(RequestId),
-    /// A number so far below others of the session that it is not known whether it was made.
+    /// A number so far below others of the session that it is not known whether it was made. If it was, what it began is
+    /// over; if not, it will never be: ask again with a new number.
     #[error("request {0} of this session comes too long after later ones")]
     RequestLate(RequestId),
     /// One more than there may be.

@@ -57,10 +57,12 @@ pub enum Bounded {
     RetainedEntries = 14,
     /// Sessions in one command.
     Expired = 15,
+    /// Bytes of all values of the group's candidates.
+    ValueBytesOfAll = 16,
 }
 
 impl Bounded {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Sessions,
         Self::SessionsOfNode,
         Self::Places,
@@ -76,6 +78,7 @@ impl Bounded {
         Self::RetainedBytes,
         Self::RetainedEntries,
         Self::Expired,
+        Self::ValueBytesOfAll,
     ];
 
     pub(crate) const fn to_wire(self) -> u32 {
@@ -105,6 +108,7 @@ impl fmt::Display for Bounded {
             Self::RetainedBytes => "bytes kept by the logs of the realm",
             Self::RetainedEntries => "entries kept by one log",
             Self::Expired => "sessions in one command",
+            Self::ValueBytesOfAll => "bytes in the values of all candidates of the realm",
         })
     }
 }
@@ -124,6 +128,8 @@ pub struct Limits {
     pub candidates: usize,
     /// Holders of one lock, and who waits for it.
     pub waiters: usize,
+    /// Bytes of all values of the group's candidates.
+    pub value_bytes: usize,
     /// Bytes of all values of one node's candidates.
     pub value_bytes_of_node: usize,
     /// Logs of the group.
@@ -143,8 +149,8 @@ pub struct Limits {
 impl Limits {
     /// The numbers that all groups use.
     ///
-    /// Some 100 MB of memory, at worst: 200,000 places at 250 bytes (and values of at most 1 KiB, by node), 20,000 sessions,
-    /// 1,000 logs with 256 writers each.
+    /// Some 160 MB of memory, at worst: 200,000 places at 250 bytes, their values, 20,000 sessions at 300 bytes, 1,000 logs with
+    /// 256 writers at 150 bytes each.
     pub const ALL: Self = Self {
         sessions: 20_000,
         sessions_of_node: 1_024,
@@ -152,6 +158,7 @@ impl Limits {
         places_of_node: 50_000,
         candidates: 10_000,
         waiters: 10_000,
+        value_bytes: 64 * 1024 * 1024,
         value_bytes_of_node: 8 * 1024 * 1024,
         logs: 1_000,
         logs_of_node: 200,

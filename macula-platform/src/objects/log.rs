@@ -1,6 +1,7 @@
 //! Logs: where they begin and end, who writes, and what may go. The entries themselves are in a store elsewhere.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use macula_proto::{NodeId, UnixMillis};
@@ -185,7 +186,8 @@ impl Logs {
         }
         self.within_retained(retention.bytes, present.bytes, step.limits)?;
         let log = self.by_name.get_mut(name).ok_or(Refusal::LogUnknown)?;
-        log.retention = retention;
+        // Whole milliseconds, as whoever reads the command back has them.
+        log.retention = Retention { age: retention.age.map(millis).map(Duration::from_millis), ..retention };
         if log.trim(step, self.stamp) {
             tell(step, name, log.id, Some(log));
         }

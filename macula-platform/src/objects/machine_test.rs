@@ -404,6 +404,10 @@ fn each_bound_has_its_own_refusal() {
     bench.ask(ANNA, Request::CloseSession { session: other });
     assert!(matches!(bench.ask(ANNA, open(4)), Answer::SessionOpened { .. }), "there is room again");
     assert_eq!(bench.campaign(ANNA, anna, 2, "12345"), full(Bounded::ValueBytesOfNode, 4));
+    let all = Limits { value_bytes: 4, ..small };
+    bench.objects.limits = all;
+    assert_eq!(bench.campaign(BERT, bert, 8, "b"), full(Bounded::ValueBytesOfAll, 4));
+    bench.objects.limits = small;
     bench.campaign(BERT, bert, 1, "b");
     let third = bench.objects.sessions(None, 9).last().unwrap().session;
     assert_eq!(bench.campaign(ANNA, third, 1, ""), full(Bounded::Candidates, 2));
@@ -434,6 +438,30 @@ fn each_bound_has_its_own_refusal() {
     assert_eq!(bench.retain(entries), Answer::Refused(too_large));
     let bytes = Retention { bytes: u64::MAX, ..Retention::default() };
     assert_eq!(bench.retain(bytes), full(Bounded::RetainedBytes, small.retained_bytes));
+}
+
+#[test]
+fn a_command_does_the_same_as_proposed_and_as_read_back() {
+    let odd = Duration::from_micros(1_234_567);
+    let retention = Retention { age: Some(odd), ..Retention::default() };
+    let requests = [
+        Request::OpenSession { nonce: Nonce(1), ttl: odd },
+        Request::OpenSession { nonce: Nonce(2), ttl: Duration::from_micros(99_999) },
+        Request::OpenWriter { log: log(), nonce: Nonce(1) },
+        Request::Retain { log: log(), retention },
+        Request::Retain {
+            log: log(),
+            retention: Retention { age: Some(Duration::from_nanos(1)), ..retention },
+        },
+        Request::Retain { log: log(), retention: Retention { age: Some(Duration::MAX), ..retention } },
+    ];
+    let (mut proposed, mut read) = (Bench::default(), Bench::default());
+    for request in requests {
+        let command = Command::Asked { by: node(ANNA), stamp: UnixMillis(5), request };
+        let again = Command::decode(command.encode().into()).unwrap();
+        assert_eq!(proposed.apply(command), read.apply(again));
+        assert_eq!(proposed.objects, read.objects);
+    }
 }
 
 #[test]

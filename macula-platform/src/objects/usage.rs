@@ -12,6 +12,7 @@ use super::limits::{Bounded, Limits};
 pub(super) struct Usage {
     nodes: BTreeMap<NodeId, Used>,
     places: usize,
+    value_bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,8 +60,9 @@ impl Usage {
         let used = self.of(node);
         within(Bounded::Places, self.places + 1, limits.places)?;
         within(Bounded::PlacesOfNode, used.places + 1, limits.places_of_node)?;
-        within(Bounded::ValueBytesOfNode, used.value_bytes + value_bytes, limits.value_bytes_of_node)?;
+        within_values(self.value_bytes + value_bytes, used.value_bytes + value_bytes, limits)?;
         self.places += 1;
+        self.value_bytes += value_bytes;
         self.change(node, |used| {
             used.places += 1;
             used.value_bytes += value_bytes;
@@ -76,16 +78,19 @@ impl Usage {
         limits: &Limits,
     ) -> Result<(), Refusal> {
         let value_bytes = self.of(node).value_bytes - from + to;
+        let all = self.value_bytes - from + to;
         // Who shrinks is never refused.
         if to > from {
-            within(Bounded::ValueBytesOfNode, value_bytes, limits.value_bytes_of_node)?;
+            within_values(all, value_bytes, limits)?;
         }
+        self.value_bytes = all;
         self.change(node, |used| used.value_bytes = value_bytes);
         Ok(())
     }
 
     pub(super) fn free_place(&mut self, node: NodeId, value_bytes: usize) {
         self.places -= 1;
+        self.value_bytes -= value_bytes;
         self.change(node, |used| {
             used.places -= 1;
             used.value_bytes -= value_bytes;
@@ -101,6 +106,11 @@ impl Usage {
     pub(super) fn free_log(&mut self, node: NodeId) {
         self.change(node, |used| used.logs -= 1);
     }
+}
+
+fn within_values(all: usize, of_node: usize, limits: &Limits) -> Result<(), Refusal> {
+    within(Bounded::ValueBytesOfAll, all, limits.value_bytes)?;
+    within(Bounded::ValueBytesOfNode, of_node, limits.value_bytes_of_node)
 }
 
 /// Whether `wanted` of something are allowed.

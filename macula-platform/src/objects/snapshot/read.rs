@@ -65,6 +65,7 @@ const NO_LIMITS: Limits = Limits {
     places_of_node: usize::MAX,
     candidates: usize::MAX,
     waiters: usize::MAX,
+    value_bytes: usize::MAX,
     value_bytes_of_node: usize::MAX,
     logs: usize::MAX,
     logs_of_node: usize::MAX,
