@@ -8,7 +8,7 @@ use std::{env, fs};
 use prost_types::field_descriptor_proto::Label;
 use prost_types::{FieldDescriptorProto, FileDescriptorSet};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "proto/common.proto",
     "proto/transport.proto",
     "proto/membership.proto",
@@ -17,6 +17,7 @@ const FILES: [&str; 8] = [
     "proto/rpc.proto",
     "proto/platform.proto",
     "proto/raft.proto",
+    "proto/group.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -18,6 +18,7 @@
 #[cfg(feature = "testing")]
 pub mod checker;
 mod fence;
+mod group;
 pub mod lease;
 pub mod objects;
 mod raft;
@@ -25,6 +26,10 @@ mod store;
 
 pub use fence::{
     Damage, FENCES_MAX, FenceError, FencedStore, Fences, FileFences, FileFencesError, MemoryFences, Seen,
+pub use group::{
+    CallbackId, Coordination, CoordinationConfig, CoordinationEnvironment, CoordinationError, Election,
+    ElectionChanges, ElectionView, Founding, Lock, LockGuard, Log, LogPage, LogTail, Manage, Peers,
+    RealmStatus,
 };
 pub use objects::{
     Answer, CandidateInfo, Change, CodecError, Command, Counts, Effects, ElectionInfo, ElectionName, Ended,
@@ -32,7 +37,7 @@ pub use objects::{
     LogOffset, LogWrite, Nonce, Objects, PlaceError, Refusal, Request, RequestId, RequestInfo, Retention,
     SessionChange, SessionId, SessionInfo, SnapshotError, Standing, WriterId, WriterSequence,
 };
-pub use raft::{Group, GroupError, GroupStatus, LogEntry, Timing, VoterId};
+pub use raft::{Group, GroupError, GroupStatus, LogEntry, Roles, Timing, VoterId};
 pub use store::{
     Batch, Done, GroupId, LogStore, MemoryFaults, MemoryStore, RedbStore, Slot, StoreError, StoreMetrics,
     StoreOptions, Write,

@@ -1,6 +1,6 @@
 //! One Raft group: openraft on a [`LogStore`](crate::LogStore) and the mesh's streams.
 
-mod codec;
+pub(crate) mod codec;
 mod group;
 mod log;
 mod network;
@@ -8,7 +8,7 @@ mod server;
 mod state;
 mod types;
 
-pub use group::{Group, GroupError, GroupStatus, Timing};
+pub use group::{Group, GroupError, GroupStatus, Roles, Timing};
 pub use state::LogEntry;
 pub use types::VoterId;
 

@@ -156,6 +156,14 @@ kinds! {
     RAFT_SNAPSHOT_PART = 45;
     /// Raft: the leader asks a follower to take over.
     RAFT_TRANSFER = 46;
+    /// A question about the group of a realm.
+    GROUP_ASK = 47;
+    /// The answer to it.
+    GROUP_TOLD = 48;
+    /// Says what to watch of a group's objects.
+    GROUP_WATCH = 49;
+    /// Something that is watched has changed.
+    GROUP_CHANGE = 50;
 }
 
 impl FrameKind {

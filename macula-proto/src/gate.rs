@@ -20,6 +20,10 @@ pub enum Action<'a> {
     /// realm: [`Access::realm`] is the default one and means nothing here. Who may use what is announced is asked again
     /// by pub/sub and calls, with the realm.
     Announce(Key),
+    /// Use the realm's elections, locks, logs and sessions.
+    Coordinate,
+    /// Be a member of the realm's group, or have its members changed.
+    Govern,
 }
 
 impl fmt::Display for Action<'_> {
@@ -30,6 +34,8 @@ impl fmt::Display for Action<'_> {
             Self::Call(procedure) => write!(f, "call `{procedure}`"),
             Self::Register(procedure) => write!(f, "register `{procedure}`"),
             Self::Announce(key) => write!(f, "announce at key {}", key.short()),
+            Self::Coordinate => f.write_str("use elections, locks and logs"),
+            Self::Govern => f.write_str("be a member of the group, or change its members"),
         }
     }
 }

@@ -17,6 +17,8 @@ use macula_proto::{
 };
 use prost::Message;
 
+#[path = "vectors/group.rs"]
+mod group;
 #[path = "vectors/raft.rs"]
 mod raft;
 #[path = "vectors/trees.rs"]

@@ -168,6 +168,13 @@ impl Objects {
         self.elections.by_name.get(election)?.leader(&self.sessions)
     }
 
+    /// One election; `None` if nobody leads it.
+    pub fn election(&self, election: &ElectionName) -> Option<ElectionInfo> {
+        let (leader, waiting) =
+            (self.leader(election)?, self.elections.by_name.get(election)?.waiting_count());
+        Some(ElectionInfo { election: election.clone(), leader, waiting })
+    }
+
     /// Elections after `after`, by name.
     pub fn elections(&self, after: Option<&ElectionName>, count: usize) -> Vec<ElectionInfo> {
         let page = page(&self.elections.by_name, after, count);

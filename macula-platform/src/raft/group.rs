@@ -162,6 +162,8 @@ pub struct GroupStatus {
     pub learners: BTreeSet<VoterId>,
     /// Two sets of voters are in charge, as the voters are being changed.
     pub is_changing: bool,
+    /// Who votes once that is complete; the same as `voters` if nothing is changing.
+    pub next_voters: BTreeSet<VoterId>,
     /// The last entry of the log here.
     pub last: Option<u64>,
     /// The last entry that was applied here.
@@ -178,6 +180,18 @@ impl GroupStatus {
     /// Whether this member leads, as far as it knows. A leader that is cut off learns late that it is none any more.
     pub fn is_leader(&self) -> bool {
         self.leader == Some(self.me)
+    }
+}
+
+/// Changes of roles, see [`Group::roles`].
+pub struct Roles(
+    openraft::type_config::alias::WatchReceiverOf<Types, openraft::metrics::RaftServerMetrics<Types>>,
+);
+
+impl Roles {
+    /// Waits for the next change; `false` when the member has stopped.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 
@@ -398,12 +412,18 @@ impl<S: LogStore> Group<S> {
             voters: membership.voter_ids().collect(),
             learners: membership.learner_ids().collect(),
             is_changing: membership.get_joint_config().len() > 1,
+            next_voters: membership.get_joint_config().last().cloned().unwrap_or_default(),
             last: metrics.last_log_index,
             applied: index(metrics.last_applied),
             image: index(metrics.snapshot),
             matched: matched.into_iter().map(|(voter, position)| (voter, index(position))).collect(),
             stopped: metrics.running_state.err().map(|cause| cause.to_string()),
         }
+    }
+
+    /// Tells when this member's role changes, or who leads, or who the members are.
+    pub fn roles(&self) -> Roles {
+        Roles(self.raft.server_metrics())
     }
 
     /// Waits until `is_so` of the group's status, as this member sees it. `None` if it is not within `patience`, or this

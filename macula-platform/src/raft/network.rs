@@ -79,7 +79,7 @@ fn over() -> RPCError<Types> {
     RPCError::Network(NetworkError::from_string("the stream ended before the answer"))
 }
 
-fn append_frame(group: GroupId, request: &AppendEntriesRequest<Types>) -> Rpc<Frame> {
+fn append_frame(group: GroupId, storage: u64, request: &AppendEntriesRequest<Types>) -> Rpc<Frame> {
     let (group_high, group_low) = group_parts(group);
     let header = wire::RaftAppend {
         group_high,
@@ -87,6 +87,7 @@ fn append_frame(group: GroupId, request: &AppendEntriesRequest<Types>) -> Rpc<Fr
         ballot: Some(ballot_out(&request.vote)),
         before: request.prev_log_id.as_ref().map(position_out),
         committed: request.leader_commit.as_ref().map(position_out),
+        storage,
     };
     Frame::new(FrameKind::RAFT_APPEND, &header, entries_out(&request.entries)).map_err(|cause| broken(&cause))
 }
@@ -153,6 +154,7 @@ impl<T: Transport, S: LogStore> Link<T, S> {
             last: request.last_log_id.as_ref().map(position_out),
             transfer: request.leadership_transfer,
             trial,
+            storage: self.to.storage,
         };
         let frame =
             Frame::new(FrameKind::RAFT_VOTE, &header, Bytes::new()).map_err(|cause| broken(&cause))?;
@@ -168,7 +170,12 @@ impl<T: Transport, S: LogStore> Link<T, S> {
 
     async fn send_image(&self, ballot: &Ballot, snapshot: SnapshotOf<Types, Image>) -> Rpc<Frame> {
         let (group_high, group_low) = group_parts(self.group);
-        let header = wire::RaftSnapshot { group_high, group_low, ballot: Some(ballot_out(ballot)) };
+        let header = wire::RaftSnapshot {
+            group_high,
+            group_low,
+            ballot: Some(ballot_out(ballot)),
+            storage: self.to.storage,
+        };
         let first =
             Frame::new(FrameKind::RAFT_SNAPSHOT, &header, Bytes::new()).map_err(|cause| broken(&cause))?;
         let (mut tx, mut rx) =
@@ -208,14 +215,14 @@ impl<T: Transport, S: LogStore> Link<T, S> {
         I: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         let Some(first) = input.next().await else { return Ok(futures_util::stream::empty().boxed()) };
-        let frame = append_frame(self.group, &first)?;
+        let frame = append_frame(self.group, self.to.storage, &first)?;
         let (mut tx, rx) =
             self.transport.stream(self.to.node, frame).await.map_err(|cause| unreachable(&cause))?;
-        let (group, waiting) = (self.group, Arc::new(AtomicUsize::new(1)));
+        let (group, storage, waiting) = (self.group, self.to.storage, Arc::new(AtomicUsize::new(1)));
         let counted = waiting.clone();
         let sending = tokio::spawn(async move {
             while let Some(request) = input.next().await {
-                let Ok(frame) = append_frame(group, &request) else { return };
+                let Ok(frame) = append_frame(group, storage, &request) else { return };
                 counted.fetch_add(1, Ordering::Relaxed);
                 if tx.send(frame).await.is_err() {
                     return;
@@ -277,7 +284,7 @@ impl<T: Transport, S: LogStore> RaftNetworkV2<Types> for Link<T, S> {
         request: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<Types>> {
-        let frame = append_frame(self.group, &request)?;
+        let frame = append_frame(self.group, self.to.storage, &request)?;
         Ok(appended(&self.ask(RPCTypes::AppendEntries, frame, APPENDED_MAX).await?)?.into())
     }
 

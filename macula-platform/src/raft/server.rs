@@ -39,6 +39,8 @@ pub(crate) enum ServeError {
     Stopped(String),
     #[error("{peer} speaks for {claimed}")]
     Impostor { peer: NodeId, claimed: NodeId },
+    #[error("meant for another store of this node, {0:x}")]
+    OtherStore(u64),
     #[error("an image of more than {IMAGE_BYTES_MAX} bytes")]
     TooLarge,
     #[error("a frame that does not belong here: {0}")]
@@ -53,7 +55,7 @@ impl ServeError {
                 ResetCode::PROTOCOL
             }
             Self::Stream(_) => ResetCode::CANCELLED,
-            Self::Store(_) | Self::Stopped(_) => ResetCode::UNKNOWN,
+            Self::Store(_) | Self::Stopped(_) | Self::OtherStore(_) => ResetCode::UNKNOWN,
         }
     }
 }
@@ -134,11 +136,21 @@ fn own_ballot(from: NodeId, ballot: Option<wire::RaftBallot>) -> Result<Ballot, 
     Ok(ballot)
 }
 
-fn append_of(from: NodeId, frame: &Frame) -> Result<AppendEntriesRequest<Types>, ServeError> {
+/// What is meant for a store that this node has lost, the present one must not answer: it has acknowledged none of it.
+fn for_this_store<S: LogStore>(raft: &Raft<S>, storage: u64) -> Result<(), ServeError> {
+    if storage == raft.node_id().storage { Ok(()) } else { Err(ServeError::OtherStore(storage)) }
+}
+
+fn append_of<S: LogStore>(
+    raft: &Raft<S>,
+    from: NodeId,
+    frame: &Frame,
+) -> Result<AppendEntriesRequest<Types>, ServeError> {
     if frame.kind() != FrameKind::RAFT_APPEND {
         return Err(ServeError::Misplaced(frame.kind()));
     }
     let header: wire::RaftAppend = frame.header()?;
+    for_this_store(raft, header.storage)?;
     Ok(AppendEntriesRequest {
         vote: own_ballot(from, header.ballot)?,
         prev_log_id: header.before.map(position_in),
@@ -166,7 +178,7 @@ async fn serve_appends<S: LogStore>(
     let reading = async {
         let mut next = Some(first);
         while let Some(frame) = next {
-            if hand.send(append_of(from, &frame)?).await.is_err() {
+            if hand.send(append_of(raft, from, &frame)?).await.is_err() {
                 return Ok(());
             }
             next = rx.recv().await?;
@@ -212,6 +224,7 @@ async fn vote<S: LogStore>(
     frame: &Frame,
 ) -> Result<wire::RaftVoteAnswer, ServeError> {
     let header: wire::RaftVoteRequest = frame.header()?;
+    for_this_store(raft, header.storage)?;
     let request = VoteRequest {
         vote: own_ballot(from, header.ballot)?,
         last_log_id: header.last.map(position_in),
@@ -233,6 +246,7 @@ async fn transfer<S: LogStore>(
 ) -> Result<wire::RaftAppended, ServeError> {
     let header: wire::RaftTransfer = frame.header()?;
     let (leader, to) = (own_ballot(from, header.ballot)?, voter_in(header.to)?);
+    for_this_store(raft, to.storage)?;
     let request = TransferLeaderRequest::new(leader, to, header.last.map(position_in));
     let (outcome, last, ballot) = match raft.handle_transfer_leader(request).await? {
         Ok(()) => (wire::RaftOutcome::Matched, None, None),
@@ -257,6 +271,7 @@ async fn take_image<S: LogStore>(
     rx: &mut impl StreamRx,
 ) -> Result<wire::RaftAppended, ServeError> {
     let header: wire::RaftSnapshot = first.header()?;
+    for_this_store(raft, header.storage)?;
     let ballot = own_ballot(from, header.ballot)?;
     let mut image = BytesMut::new();
     while let Some(frame) = rx.recv().await? {

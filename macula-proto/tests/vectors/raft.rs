@@ -24,6 +24,7 @@ fn log() -> Vec<Vector> {
         ballot: ballot(3, 1),
         before: position(2, 16),
         committed: position(2, 15),
+        storage: 2,
     };
     let entry =
         wire::RaftEntry { term: 3, index: 17, command: Some(Bytes::from_static(b"command")), members: None };
@@ -58,6 +59,7 @@ fn elections() -> Vec<Vector> {
         last: position(3, 17),
         transfer: false,
         trial: true,
+        storage: 1,
     };
     let voted = wire::RaftVoteAnswer { ballot: ballot(3, 1), granted: true, last: position(3, 16) };
     let transfer = wire::RaftTransfer {
@@ -82,7 +84,7 @@ fn elections() -> Vec<Vector> {
 
 fn images() -> Vec<Vector> {
     let (group_high, group_low) = GROUP;
-    let snapshot = wire::RaftSnapshot { group_high, group_low, ballot: ballot(3, 1) };
+    let snapshot = wire::RaftSnapshot { group_high, group_low, ballot: ballot(3, 1), storage: 2 };
     let entry = wire::RaftSnapshotPart { log: Some(wire::LogPlace { epoch: 0, index: 9 }), offset: 100 };
     let image = wire::RaftImage {
         last: position(3, 17),

@@ -1,0 +1,32 @@
+//! A node's part in the coordination of its realms.
+
+mod ask;
+mod client;
+mod config;
+mod duty;
+mod election;
+mod error;
+mod feed;
+mod lock;
+mod log;
+mod message;
+mod peers;
+mod seat;
+mod seen;
+mod service;
+mod settle;
+mod steward;
+mod watching;
+
+pub use config::{CoordinationConfig, Founding};
+pub use election::{CallbackId, Election, ElectionChanges, ElectionView};
+pub use error::CoordinationError;
+pub use lock::{Lock, LockGuard};
+pub use log::{Log, LogPage, LogTail};
+pub use message::Manage;
+pub use peers::Peers;
+pub use service::{Coordination, CoordinationEnvironment, RealmStatus};
+
+#[cfg(test)]
+#[path = "group/service_test.rs"]
+mod tests;

@@ -1,0 +1,411 @@
+//! What this node wants of a realm's group, and holds there: one session for all its elections and locks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use macula_proto::Timestamp;
+use macula_transport::Transport;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::error::CoordinationError;
+use super::feed::Interest;
+use super::message::Question;
+use super::seat::Seat;
+use crate::LogStore;
+use crate::lease::{Holder, HolderEffect, KeptAlive, Lease};
+use crate::objects::{
+    Answer, Change, ElectionName, FencingToken, Leader, LockChange, LockName, LogId, LogIndex, LogName,
+    LogOffset, Nonce, Request, RequestId, SessionId,
+};
+
+/// How long one try to open a session takes; tries go on as long as one is wanted.
+const OPEN_MAX: Duration = Duration::from_secs(5);
+
+/// How long a node that stops waits until its session is closed.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// The session of this node, as far as it may rely on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct SessionView {
+    pub(super) session: Option<SessionId>,
+    pub(super) lease: Lease,
+}
+
+/// An election, as this node sees it.
+pub(super) struct Observed {
+    pub(super) leader: watch::Sender<Option<Leader>>,
+    /// By which command it became so; older news do not count.
+    at: Mutex<LogIndex>,
+    /// With which value this node campaigns.
+    pub(super) campaign: Mutex<Option<Bytes>>,
+    /// The number of its last campaign in the present session.
+    pub(super) request: Mutex<RequestId>,
+    /// Where this node resigned last: what it was granted before counts no more, whenever it is heard of.
+    pub(super) resigned: Mutex<FencingToken>,
+}
+
+/// A request for a lock, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    Waiting,
+    Granted(FencingToken),
+    Over,
+}
+
+/// A log's bounds: which log of its name, the first and the next offset.
+pub(super) type Bounds = Option<(LogId, LogOffset, LogOffset)>;
+
+/// This node at the group of one realm.
+pub(crate) struct Client<T: Transport, S: LogStore> {
+    pub(super) seat: Arc<Seat<T, S>>,
+    session: watch::Sender<SessionView>,
+    /// Numbers of the session's requests.
+    requests: AtomicU64,
+    session_wanted: Notify,
+    is_session_wanted: Mutex<bool>,
+    elections: Mutex<BTreeMap<ElectionName, Arc<Observed>>>,
+    holds: Mutex<BTreeMap<(SessionId, RequestId), watch::Sender<Hold>>>,
+    logs: Mutex<BTreeMap<LogName, watch::Sender<Bounds>>>,
+    /// Counts changes of what is watched.
+    interest: watch::Sender<u64>,
+}
+
+impl<T: Transport, S: LogStore> Client<T, S> {
+    pub(crate) fn new(seat: Arc<Seat<T, S>>) -> Arc<Self> {
+        Arc::new(Self {
+            seat,
+            session: watch::Sender::new(SessionView::default()),
+            requests: AtomicU64::new(0),
+            session_wanted: Notify::new(),
+            is_session_wanted: Mutex::new(false),
+            elections: Mutex::default(),
+            holds: Mutex::default(),
+            logs: Mutex::default(),
+            interest: watch::Sender::new(0),
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.seat.around.clock.now()
+    }
+
+    /// The session now, with its lease.
+    pub(super) fn session(&self) -> watch::Receiver<SessionView> {
+        self.session.subscribe()
+    }
+
+    pub(super) fn session_now(&self) -> SessionView {
+        *self.session.borrow()
+    }
+
+    pub(super) fn next_request(&self) -> RequestId {
+        RequestId(self.requests.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The session, once there is one.
+    pub(super) async fn open_session(&self) -> SessionId {
+        *self.is_session_wanted.lock() = true;
+        self.session_wanted.notify_one();
+        let mut session = self.session();
+        loop {
+            if let Some(session) = session.borrow_and_update().session {
+                return session;
+            }
+            if session.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Keeps a session alive, from when one is wanted until told to stop; then it is closed.
+    pub(super) async fn keep_session(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let wanted = async {
+                while !*self.is_session_wanted.lock() {
+                    self.session_wanted.notified().await;
+                }
+                self.new_session().await
+            };
+            let holder = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                holder = wanted => holder,
+            };
+            let session = holder.session();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    self.show(SessionView::default());
+                    let close = Request::CloseSession { session };
+                    let _ = self.seat.request(close, CLOSE_MAX).await;
+                    return;
+                }
+                () = self.hold(holder) => {}
+            }
+            tracing::warn!(realm = %self.seat.realm, %session, "the session of this node was lost, with all that it held");
+            self.holds.lock().retain(|(of, _), hold| {
+                let lost = *of == session;
+                if lost {
+                    hold.send_replace(Hold::Over);
+                }
+                !lost
+            });
+            self.show(SessionView::default());
+        }
+    }
+
+    fn show(&self, view: SessionView) {
+        let before = self.session.send_replace(view);
+        if before.session != view.session {
+            self.interest.send_modify(|count| *count += 1);
+        }
+    }
+
+    async fn new_session(&self) -> Holder {
+        let nonce = Nonce(self.seat.draw());
+        let around = &self.seat.around;
+        let sent = self.now();
+        loop {
+            let request = Request::OpenSession { nonce, ttl: around.config.session_ttl };
+            match self.seat.request(request, OPEN_MAX).await {
+                Ok(Answer::SessionOpened { session, ttl }) => {
+                    return Holder::new(around.config.lease, session, ttl, sent);
+                }
+                Ok(other) => tracing::warn!(?other, "an answer that does not fit"),
+                Err(cause) => tracing::debug!(realm = %self.seat.realm, %cause, "no session yet"),
+            }
+            tokio::time::sleep(around.config.session_ttl).await;
+        }
+    }
+
+    /// Keeps a session alive until it is lost.
+    async fn hold(&self, mut holder: Holder) {
+        self.requests.store(0, Ordering::Relaxed);
+        self.show(SessionView { session: Some(holder.session()), lease: holder.lease() });
+        self.campaign_again(holder.session());
+        let mut answers = JoinSet::new();
+        let mut out = Vec::new();
+        while let Some(deadline) = holder.deadline() {
+            tokio::select! {
+                biased;
+                Some(answer) = answers.join_next() => {
+                    if let Ok(Some(answer)) = answer {
+                        holder.on_answer(self.now(), answer, &mut out);
+                    }
+                }
+                () = tokio::time::sleep(deadline.since(self.now())) => holder.on_timeout(self.now(), &mut out),
+            }
+            for effect in out.drain(..) {
+                match effect {
+                    HolderEffect::Send(keep_alive) => {
+                        let (seat, ttl) = (self.seat.clone(), self.seat.around.config.session_ttl);
+                        answers.spawn(async move {
+                            let told = seat.ask(Question::KeepAlive(keep_alive), ttl).await.ok()?;
+                            KeptAlive::decode(told.answer).ok()
+                        });
+                    }
+                    HolderEffect::Lease(lease) => {
+                        self.show(SessionView { session: Some(holder.session()), lease });
+                    }
+                    // Whoever asks compares the lease with the clock, and callbacks wait for its end by themselves.
+                    HolderEffect::Lapsed => {}
+                    HolderEffect::Lost(_) => return,
+                }
+            }
+        }
+    }
+
+    /// What this node watches.
+    pub(super) fn interest(&self) -> Interest {
+        Interest {
+            session: self.session_now().session,
+            elections: self.elections.lock().keys().cloned().collect(),
+            logs: self.logs.lock().keys().cloned().collect(),
+        }
+    }
+
+    /// Tells when [`interest`](Self::interest) has changed.
+    pub(super) fn interest_changes(&self) -> watch::Receiver<u64> {
+        self.interest.subscribe()
+    }
+
+    /// Takes in a change that was told.
+    pub(super) fn on_change(&self, change: &Change) {
+        match change {
+            Change::Election { at, election, leader } => {
+                if let Some(observed) = self.elections.lock().get(election) {
+                    observed.note(*at, leader.clone());
+                }
+            }
+            Change::Lock { session, request, change, .. } => {
+                if let Some(hold) = self.holds.lock().get(&(*session, *request)) {
+                    hold.send_replace(match change {
+                        LockChange::Granted { token, .. } => Hold::Granted(*token),
+                        LockChange::Released | LockChange::Withdrawn => Hold::Over,
+                    });
+                }
+            }
+            Change::Log { log, id, bounds, .. } => {
+                if let Some(watched) = self.logs.lock().get(log) {
+                    watched.send_replace(bounds.map(|(first, next)| (*id, first, next)));
+                }
+            }
+            // The session's own keep-alives say so as well, and cannot be missed.
+            Change::Session { .. } => {}
+        }
+    }
+
+    /// An election that is watched from now on.
+    pub(super) fn observe(&self, election: &ElectionName) -> Arc<Observed> {
+        let mut is_new = false;
+        let observed = self
+            .elections
+            .lock()
+            .entry(election.clone())
+            .or_insert_with(|| {
+                is_new = true;
+                Arc::new(Observed {
+                    leader: watch::Sender::new(None),
+                    at: Mutex::default(),
+                    campaign: Mutex::default(),
+                    request: Mutex::default(),
+                    resigned: Mutex::default(),
+                })
+            })
+            .clone();
+        if is_new {
+            self.interest.send_modify(|count| *count += 1);
+        }
+        observed
+    }
+
+    /// A log that is watched from now on.
+    pub(super) fn watch_log(&self, log: &LogName) -> watch::Receiver<Bounds> {
+        let mut is_new = false;
+        let watched = self
+            .logs
+            .lock()
+            .entry(log.clone())
+            .or_insert_with(|| {
+                is_new = true;
+                watch::Sender::new(None)
+            })
+            .subscribe();
+        if is_new {
+            self.interest.send_modify(|count| *count += 1);
+        }
+        watched
+    }
+
+    /// A request for a lock that is watched until [`release_hold`](Self::release_hold).
+    pub(super) fn watch_hold(&self, session: SessionId, request: RequestId) -> watch::Receiver<Hold> {
+        self.holds
+            .lock()
+            .entry((session, request))
+            .or_insert_with(|| watch::Sender::new(Hold::Waiting))
+            .subscribe()
+    }
+
+    pub(super) fn release_hold(&self, session: SessionId, request: RequestId) {
+        self.holds.lock().remove(&(session, request));
+    }
+
+    /// Gives a lock back, or leaves its line, without anybody waiting for it.
+    pub(super) fn release_later(&self, lock: &LockName, session: SessionId, acquired: RequestId) {
+        self.release_hold(session, acquired);
+        // Dropped outside of a runtime, the session's end has to do.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (seat, lock) = (self.seat.clone(), lock.clone());
+        runtime.spawn(async move {
+            let release = Request::Release { session, lock, acquired };
+            if let Err(cause) = seat.request(release, OPEN_MAX).await {
+                tracing::debug!(%cause, "a lock could not be given back; it is free when the session ends");
+            }
+        });
+    }
+
+    /// There is a new session: what the last one stood for, this one does.
+    fn campaign_again(&self, session: SessionId) {
+        let campaigns: Vec<_> = self
+            .elections
+            .lock()
+            .iter()
+            .filter_map(|(election, observed)| {
+                let value = observed.campaign.lock().clone()?;
+                let request = self.next_request();
+                *observed.request.lock() = request;
+                Some((election.clone(), request, value))
+            })
+            .collect();
+        for (election, request, value) in campaigns {
+            let request = Request::Campaign { session, election, request, value };
+            let seat = self.seat.clone();
+            tokio::spawn(async move {
+                if let Err(cause) = seat.request(request, OPEN_MAX).await {
+                    tracing::warn!(%cause, "could not campaign again");
+                }
+            });
+        }
+    }
+
+    /// Stands for an election, and says how it stands.
+    pub(super) async fn campaign(
+        &self,
+        election: &ElectionName,
+        value: Bytes,
+        patience: Duration,
+    ) -> Result<Answer, CoordinationError> {
+        let observed = self.observe(election);
+        *observed.campaign.lock() = Some(value.clone());
+        let campaigning = async {
+            let session = self.open_session().await;
+            let request = self.next_request();
+            *observed.request.lock() = request;
+            self.seat
+                .request(Request::Campaign { session, election: election.clone(), request, value }, patience)
+                .await
+        };
+        let realm = self.seat.realm.clone();
+        let late = CoordinationError::Unavailable {
+            realm,
+            waited: patience,
+            why: "no session could be opened".into(),
+        };
+        tokio::time::timeout(patience, campaigning).await.unwrap_or(Err(late))
+    }
+}
+
+impl Observed {
+    /// The leader, if that is this node by its session, and it has not resigned since.
+    pub(super) fn own(&self, session: SessionId) -> Option<Leader> {
+        let is_candidate = self.campaign.lock().is_some();
+        let own = |leader: &&Leader| {
+            is_candidate && leader.session == session && leader.token > *self.resigned.lock()
+        };
+        self.leader.borrow().as_ref().filter(own).cloned()
+    }
+
+    fn note(&self, at: LogIndex, leader: Option<Leader>) {
+        let mut last = self.at.lock();
+        // A new epoch begins at lower indices, and with other tokens.
+        let is_older = at < *last
+            && leader.as_ref().is_none_or(|leader| {
+                self.leader.borrow().as_ref().is_some_and(|known| known.token >= leader.token)
+            });
+        if is_older {
+            return;
+        }
+        *last = at;
+        self.leader.send_if_modified(|known| {
+            let changed = *known != leader;
+            *known = leader;
+            changed
+        });
+    }
+}
