@@ -26,6 +26,7 @@ mod store;
 
 pub use fence::{
     Damage, FENCES_MAX, FenceError, FencedStore, Fences, FileFences, FileFencesError, MemoryFences, Seen,
+};
 pub use group::{
     CallbackId, Coordination, CoordinationConfig, CoordinationEnvironment, CoordinationError, Election,
     ElectionChanges, ElectionView, Founding, Lock, LockGuard, Log, LogPage, LogTail, Manage, Peers,

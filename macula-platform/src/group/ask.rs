@@ -28,6 +28,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         question: Question,
         patience: Duration,
     ) -> Result<Told, CoordinationError> {
+        self.need();
         let mut last = None;
         let asking = async {
             let mut pause = PAUSE;

@@ -175,7 +175,7 @@ impl<T: Transport, S: LogStore> Client<T, S> {
             let request = Request::OpenSession { nonce, ttl: around.config.session_ttl };
             match self.seat.request(request, OPEN_MAX).await {
                 Ok(Answer::SessionOpened { session, ttl }) => {
-                    return Holder::new(around.config.lease, session, ttl, sent);
+                    return Holder::new(around.config.lease, session, ttl, sent, self.now());
                 }
                 Ok(other) => tracing::warn!(?other, "an answer that does not fit"),
                 Err(cause) => tracing::debug!(realm = %self.seat.realm, %cause, "no session yet"),

@@ -61,6 +61,8 @@ pub(crate) struct Seat<T: Transport, S: LogStore> {
     state: Mutex<State<S>>,
     /// Counts what may interest those who wait for a group.
     changed: watch::Sender<u64>,
+    /// Whether anybody needs the group.
+    needed: watch::Sender<bool>,
 }
 
 struct State<S: LogStore> {
@@ -98,7 +100,19 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         let mut rng = StdRng::seed_from_u64(around.seed);
         let state = State { member: None, known: None, foreign: None, storage: new_storage(&mut rng) };
         let (rng, state) = (Mutex::new(rng), Mutex::new(state));
-        Arc::new(Self { realm, around, rng, state, changed: watch::Sender::new(0) })
+        let (changed, needed) = (watch::Sender::new(0), watch::Sender::new(false));
+        Arc::new(Self { realm, around, rng, state, changed, needed })
+    }
+
+    /// The group is needed, here or elsewhere: who does not know it looks for it, and founds it if it may.
+    pub(crate) fn need(&self) {
+        self.needed.send_if_modified(|needed| !std::mem::replace(needed, true));
+    }
+
+    /// Waits until the group is needed.
+    pub(crate) async fn until_needed(&self) {
+        let mut needed = self.needed.subscribe();
+        while !*needed.borrow_and_update() && needed.changed().await.is_ok() {}
     }
 
     /// A number that nobody drew before.
@@ -378,6 +392,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
 
     /// Serves a stream that is about this realm's group.
     pub(crate) async fn serve_ask(&self, from: NodeId, ask: Ask, tx: &mut impl StreamTx) {
+        self.need();
         let told = self.answer(from, ask).await;
         match told.to_frame() {
             Ok(frame) => {

@@ -75,7 +75,8 @@ pub struct CoordinationEnvironment<T, S> {
 }
 
 impl<T: Transport, S: LogStore> Coordination<T, S> {
-    /// For these realms. Nothing happens before [`run`](Self::run).
+    /// For these realms. Nothing happens before [`run`](Self::run), and then only where this node is a member already:
+    /// a group is looked for, or founded, when somebody needs it.
     pub fn new(
         environment: CoordinationEnvironment<T, S>,
         realms: impl IntoIterator<Item = Realm>,
@@ -120,6 +121,13 @@ impl<T: Transport, S: LogStore> Coordination<T, S> {
             {
                 std::panic::resume_unwind(cause.into_panic());
             }
+        }
+    }
+
+    /// Has the groups of this node's realms looked for, and founded where this node may, without waiting for their first use.
+    pub fn need(&self) {
+        for client in self.inner.realms.values() {
+            client.seat.need();
         }
     }
 

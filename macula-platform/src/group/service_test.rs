@@ -137,6 +137,7 @@ impl Mesh {
             seed: self.draw,
         };
         let node = Node::new(environment, [Realm::default()], &place.config);
+        node.need();
         assert!(handler.0.set(node.clone()).is_ok());
         let stop = CancellationToken::new();
         let task = tokio::spawn({

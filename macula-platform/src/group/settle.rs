@@ -45,11 +45,19 @@ pub(crate) struct Running<S: LogStore> {
 }
 
 impl<T: Transport, S: LogStore> Seat<T, S> {
-    /// Keeps the place until told to stop. Then a leader hands over first, so that nobody has to notice that it is gone.
+    /// Keeps the place until told to stop. A node that is no member yet does nothing before the group is needed. In the end a leader
+    /// hands over, so that nobody has to notice that it is gone.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut running = None;
         let mut pause = SEARCH_PAUSE;
         let mut looked_around = self.around.clock.now();
+        if !matches!(self.stored_part(), Ok(Some(_))) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.until_needed() => {}
+            }
+        }
         while !stop.is_cancelled() {
             if running.as_ref().is_some_and(|running: &Running<S>| self.has_ended(running)) {
                 running = None;
