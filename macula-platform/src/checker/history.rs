@@ -103,8 +103,8 @@ impl<K: Ord + Clone, C, R> History<K, C, R> {
     /// # Errors
     /// [`HistoryError::Busy`], [`HistoryError::NotBegun`].
     pub fn from_events(mut events: Vec<Event<K, C, R>>) -> Result<Self, HistoryError> {
-        // What begins at the instant at which something else ends may overlap with it.
-        events.sort_by_key(|event| (event.time, !matches!(event.what, Outcome::Invoke(_))));
+        // Events of one instant stay in the order in which their process recorded them.
+        events.sort_by_key(|event| event.time);
         let mut keys: BTreeMap<K, Vec<Operation<C, R>>> = BTreeMap::new();
         let mut open: BTreeMap<u64, (K, C, u64)> = BTreeMap::new();
         for Event { process, time, key, what } in events {

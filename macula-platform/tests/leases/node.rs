@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use macula_platform::lease::{Holder, HolderConfig, HolderEffect, Keeper, KeptAlive};
-use macula_platform::{Nonce, RequestId, SessionId};
+use macula_platform::{FencingToken, Nonce, RequestId, SessionId};
 use macula_proto::Timestamp;
 
 use crate::clock::DriftingClock;
-use crate::world::{Plant, TTL};
+use crate::findings::Plant;
+use crate::world::TTL;
 
 /// A voter that leads, or believes so.
 pub(crate) struct Voter {
@@ -34,8 +35,8 @@ pub(crate) struct Client {
     pub(crate) target: usize,
     pub(crate) paused_until: u64,
     pub(crate) timer: Option<u64>,
-    /// It was granted the election by the session that it has.
-    pub(crate) granted: bool,
+    /// The election was granted to the session that it has.
+    pub(crate) granted: Option<FencingToken>,
     /// The lease as a wrong implementation would count it.
     from_reply: Timestamp,
 }
@@ -69,7 +70,7 @@ impl Client {
             target: 0,
             paused_until: 0,
             timer: None,
-            granted: false,
+            granted: None,
             from_reply: Timestamp::ZERO,
         }
     }
@@ -84,7 +85,7 @@ impl Client {
     /// Begins anew with another session.
     pub(crate) fn reopen(&mut self, now: Timestamp) {
         self.nonce.0 += 1;
-        self.granted = false;
+        self.granted = None;
         self.phase = Phase::Opening { sent: now, again: now };
     }
 

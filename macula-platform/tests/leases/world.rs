@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use macula_platform::checker::{Interval, overlaps};
 use macula_platform::lease::{
     HolderEffect, KeepAlive, Keeper, KeeperEffect, Kept, KeptAlive, RoundId, Ticket,
 };
@@ -14,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::clock::DriftingClock;
+use crate::findings::{Faults, Findings, Plant};
 use crate::node::{CAMPAIGN, Client, Phase, Voter};
 
 pub(crate) const TTL: Duration = Duration::from_millis(1_000);
@@ -22,80 +24,6 @@ const VOTERS: usize = 3;
 const CLIENTS: usize = 4;
 /// A request is sent again after this.
 const AGAIN: Duration = Duration::from_millis(150);
-
-/// What goes wrong. Times in microseconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Faults {
-    pub(crate) lost_permille: u32,
-    pub(crate) doubled_permille: u32,
-    pub(crate) delay_max: u64,
-    /// About how often another leader is elected.
-    pub(crate) leader_every: u64,
-    /// A deposed leader does not know for at most so long.
-    pub(crate) deposed_for: u64,
-    /// Nodes pause for at most so long.
-    pub(crate) pause_max: u64,
-    pub(crate) drift_ppm: u32,
-    pub(crate) clock_jumps: bool,
-}
-
-/// A bug that is planted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Plant {
-    Nothing,
-    /// The holder counts from the answer, not from before it sent.
-    CountedFromReply,
-    /// The leader answers without asking a quorum.
-    NoRound,
-    /// A new leader counts on from when sessions may have been heard last.
-    NoFreshStart,
-    /// The holder takes nothing off for drift.
-    NoMargin,
-}
-
-/// What was seen.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Findings {
-    /// Instants at which two nodes relied on the same election.
-    pub(crate) two_leaders: u64,
-    /// Sessions that ended while their node relied on them.
-    pub(crate) ended_while_valid: u64,
-    /// Ends that were proposed although the session was not silent for its time.
-    pub(crate) ended_too_soon: u64,
-    pub(crate) leader_changes: u64,
-    pub(crate) answers_of_deposed: u64,
-    pub(crate) rounds_failed: u64,
-    pub(crate) expired: u64,
-    pub(crate) granted: u64,
-    pub(crate) pauses: u64,
-    pub(crate) clock_jumps: u64,
-    /// Time with a leader that may rely on it, and all time.
-    led: u64,
-    time: u64,
-}
-
-impl Findings {
-    pub(crate) fn add(self, other: Self) -> Self {
-        Self {
-            two_leaders: self.two_leaders + other.two_leaders,
-            ended_while_valid: self.ended_while_valid + other.ended_while_valid,
-            ended_too_soon: self.ended_too_soon + other.ended_too_soon,
-            leader_changes: self.leader_changes + other.leader_changes,
-            answers_of_deposed: self.answers_of_deposed + other.answers_of_deposed,
-            rounds_failed: self.rounds_failed + other.rounds_failed,
-            expired: self.expired + other.expired,
-            granted: self.granted + other.granted,
-            pauses: self.pauses + other.pauses,
-            clock_jumps: self.clock_jumps + other.clock_jumps,
-            led: self.led + other.led,
-            time: self.time + other.time,
-        }
-    }
-
-    pub(crate) fn valid_permille(&self) -> u64 {
-        self.led * 1_000 / self.time.max(1)
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -170,6 +98,9 @@ pub(crate) struct World {
     heard: BTreeMap<(usize, SessionId), u64>,
     /// Which ends were proposed, by whom and in which term.
     proposed: BTreeSet<(usize, u64, SessionId)>,
+    /// When each node relied on the election, and the last interval of each.
+    intervals: Vec<Interval>,
+    relied: [Option<Interval>; CLIENTS],
     findings: Findings,
 }
 
@@ -199,6 +130,8 @@ impl World {
             clients,
             heard: BTreeMap::new(),
             proposed: BTreeSet::new(),
+            intervals: Vec::new(),
+            relied: [const { None }; CLIENTS],
             findings: Findings::default(),
         };
         world.after(0, Event::Elect);
@@ -212,16 +145,32 @@ impl World {
             if at > RUN {
                 break;
             }
-            let led = self.relying().any(|client| client.granted);
+            let led = self.relying().any(|client| client.granted.is_some());
             self.findings.led += if led { at - self.now } else { 0 };
             self.findings.time += at - self.now;
             self.now = at;
             self.handle(event);
-            if self.relying().filter(|client| client.granted).count() > 1 {
+            if self.relying().filter(|client| client.granted.is_some()).count() > 1 {
                 self.findings.two_leaders += 1;
             }
+            (0..CLIENTS).for_each(|client| self.note(client));
         }
+        self.intervals.extend(self.relied.into_iter().flatten());
+        self.findings.overlaps = overlaps(self.intervals).len() as u64;
         self.findings
+    }
+
+    /// Notes whether a node relies on the election at this instant.
+    fn note(&mut self, client: usize) {
+        let relies = self.clients[client].relies(self.now, self.plant);
+        let token = self.clients[client].granted.filter(|_| relies);
+        let open = self.relied[client].take_if(|open| token.is_none_or(|token| open.token != token.into()));
+        self.intervals.extend(open);
+        if let Some(token) = token {
+            let (key, node, from) = ("e".into(), client.to_string(), self.now);
+            let new = Interval { key, node, token: token.into(), from, until: from };
+            self.relied[client].get_or_insert(new).until = self.now;
+        }
     }
 
     fn relying(&self) -> impl Iterator<Item = &Client> {
@@ -435,7 +384,7 @@ impl World {
                     // It knows at once: the hardest case.
                     let client =
                         self.clients.iter_mut().find(|client| client.session() == Some(leader.session));
-                    client.into_iter().for_each(|client| client.granted = true);
+                    client.into_iter().for_each(|client| client.granted = Some(leader.token));
                 }
                 Change::Session { .. }
                 | Change::Election { .. }
