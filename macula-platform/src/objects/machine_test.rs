@@ -205,7 +205,7 @@ fn late_requests_do_not_bring_back_what_is_over() {
     assert!(bench.objects.leader(&election()).is_some());
     assert_eq!(bench.release(ANNA, anna, 3), Answer::Ended(Ended::Nothing));
     assert_eq!(bench.acquire(ANNA, anna, 3, LockMode::Exclusive, true), over(3), "the release overtook it");
-    bench.acquire(ANNA, anna, 100, LockMode::Exclusive, true);
+    bench.acquire(ANNA, anna, 5_000, LockMode::Exclusive, true);
     let late = Answer::Refused(Refusal::RequestLate(RequestId(4)));
     assert_eq!(bench.acquire(ANNA, anna, 4, LockMode::Exclusive, true), late);
 }

@@ -97,12 +97,10 @@ impl Model {
     /// Notes a request. `None`: the session is not open; else whether it is new, or why not.
     fn note(&mut self, session: SessionId, request: u64) -> Option<Result<(), Refusal>> {
         self.sessions.iter().find(|(id, _, _)| *id == session)?;
-        let noted =
-            match (self.highest(session).saturating_sub(request), self.asked.contains(&(session, request))) {
-                (64.., _) => Err(Refusal::RequestLate(RequestId(request))),
-                (_, true) => Err(Refusal::RequestOver(RequestId(request))),
-                (_, false) => Ok(()),
-            };
+        let noted = match self.asked.contains(&(session, request)) {
+            true => Err(Refusal::RequestOver(RequestId(request))),
+            false => Ok(()),
+        };
         self.asked.push((session, request));
         Some(noted)
     }

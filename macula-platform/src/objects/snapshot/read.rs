@@ -184,8 +184,8 @@ impl Reader {
         rule(ordered && id <= last, "sessions are in order, and not after the last command")?;
         rule((TTL_MIN..=TTL_MAX).contains(&ttl), "a session's time to live is within the limits")?;
         rule(sessions.opened(owner, nonce).is_none(), "a node uses a nonce for one session")?;
-        rule(record.seen & 1 == 1, "a session's highest request has come")?;
-        let window = RequestWindow::from_parts(record.highest, record.seen);
+        let window = RequestWindow::from_parts(record.from, record.late, &record.seen);
+        let window = window.ok_or(Wrong::Rule("a session's requests are in whole words"))?;
         let (elections, locks) = Default::default();
         let session = Session { owner, nonce, ttl_ms: record.ttl_ms, window, elections, locks };
         sessions.open(id, session, &NO_LIMITS).map_err(|refusal| Wrong::Cause(refusal.into()))

@@ -40,14 +40,15 @@ impl Writer {
     }
 
     fn session(&mut self, id: SessionId, session: &Session) {
-        let (highest, seen) = session.window.parts();
+        let (from, late, seen) = session.window.parts();
         self.put(Kind::Session(wire::RecordSession {
             session: Some(id.to_wire()),
             owner: id_bytes(session.owner),
             nonce: session.nonce.0,
             ttl_ms: session.ttl_ms,
-            highest,
-            seen,
+            from,
+            late,
+            seen: seen.into(),
         }));
     }
 
