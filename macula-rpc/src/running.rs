@@ -151,11 +151,14 @@ impl Host {
         }
     }
 
-    /// Whether handlers share the one thread that calls arrive on, so that running one there at once keeps nobody waiting who
-    /// would not wait anyway.
-    pub(crate) fn is_one_thread(&self) -> bool {
-        let alone = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
-        self.runtime.is_none() && Handle::try_current().is_ok_and(alone)
+    /// Where handlers run, as seen from where calls arrive.
+    pub(crate) fn stage(&self) -> Stage {
+        let alone = |runtime: &Handle| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
+        match &self.runtime {
+            None if Handle::try_current().is_ok_and(|here| alone(&here)) => Stage::Here,
+            Some(there) if alone(there) => Stage::OneThread,
+            None | Some(_) => Stage::ManyThreads,
+        }
     }
 
     /// Waits until no handler runs. Close the registry first.
@@ -214,6 +217,17 @@ impl Host {
             over: false,
         }
     }
+}
+
+/// Where handlers run. Those that share one thread anyway keep nobody waiting who would not wait otherwise, if they are run one
+/// after the other as far as each gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// On the one thread that calls arrive on.
+    Here,
+    /// On one other thread.
+    OneThread,
+    ManyThreads,
 }
 
 /// Room for one handler, given back when it is gone.

@@ -24,7 +24,12 @@ mod session;
 mod sessions;
 mod slots;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
+
+use macula_proto::Frame;
+use macula_transport::{StreamError, StreamRx};
 
 pub(crate) use frames::call_body;
 pub(crate) use serving::serve;
@@ -46,3 +51,16 @@ const READ_AT_ONCE: usize = 128;
 
 /// A stream is closed after so long without a call.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// The next frame. `pause` is called whenever there is none at hand: what was put off for the sake of doing it once is due then.
+async fn next<Rx: StreamRx>(rx: &mut Rx, mut pause: impl FnMut()) -> Result<Option<Frame>, StreamError> {
+    let mut frame = pin!(rx.recv());
+    poll_fn(|cx| {
+        let polled = frame.as_mut().poll(cx);
+        if polled.is_pending() {
+            pause();
+        }
+        polled
+    })
+    .await
+}

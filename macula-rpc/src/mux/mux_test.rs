@@ -278,3 +278,74 @@ async fn calls_that_nobody_waits_for_any_more_do_not_pile_up() {
     let queued = (caller.metrics().calls_shared.get() - before) as usize * PAYLOAD_BYTES_MAX;
     assert!(queued <= 4 * QUEUED_BYTES_MAX, "{queued} bytes wait for a provider that takes none");
 }
+
+/// A runtime with one thread of its own, for as long as this lives.
+struct OtherThread {
+    handle: tokio::runtime::Handle,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl OtherThread {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        std::thread::spawn(move || runtime.block_on(stopped));
+        Self { handle, _stop: stop }
+    }
+}
+
+#[tokio::test]
+async fn handlers_that_came_together_share_their_own_thread_and_nothing_else() {
+    let mesh = TestMesh::default();
+    let there = OtherThread::new();
+    let config = RpcConfig { handlers_on: Some(there.handle.clone()), ..RpcConfig::default() };
+    let (_, provider) = mesh.add_with(1, Arc::new(AllowAll), config);
+    let (_, caller) = mesh.add(2);
+    let here = std::thread::current().id();
+    let go = Arc::new(Semaphore::new(0));
+    let waits = go.clone();
+    let _mixed = offer(&provider, "mixed", move |call: Call| {
+        let go = waits.clone();
+        async move {
+            assert_ne!(std::thread::current().id(), here, "it blocks nobody but other handlers");
+            match call.payload[0] % 4 {
+                0 => Ok(call.payload.into()),
+                1 => {
+                    go.acquire().await?.forget();
+                    Ok(call.payload.into())
+                }
+                2 => panic!("two"),
+                _ => std::future::pending().await,
+            }
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        caller.call(ask("mixed").payload(vec![0])).await.unwrap();
+    }
+    let mut calls = JoinSet::new();
+    for n in 0..80_u8 {
+        let caller = caller.clone();
+        let timeout = Duration::from_millis(if n % 4 == 3 { 300 } else { 60_000 });
+        calls.spawn(async move { (n, caller.call(ask("mixed").payload(vec![n]).timeout(timeout)).await) });
+    }
+    let mut seen = [0; 4];
+    while let Some(outcome) = calls.join_next().await {
+        let (n, outcome) = outcome.unwrap();
+        seen[usize::from(n % 4)] += 1;
+        match (n % 4, outcome) {
+            (0 | 1, Ok(reply)) => assert_eq!(reply.payload[..], [n]),
+            (2, Err(CallError::HandlerPanic { text })) => assert_eq!(text, "two"),
+            (3, Err(CallError::Deadline { .. })) => {}
+            (_, other) => panic!("{n}: {other:?}"),
+        }
+        if seen == [20, 0, 20, 0] {
+            go.add_permits(20);
+        }
+    }
+    assert_eq!(seen, [20; 4]);
+    provider.drain().await;
+    assert_eq!(provider.metrics().handlers_in_flight.get(), 0);
+    assert_eq!(provider.metrics().handler_panics.get(), 20);
+}

@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, CallReader, Said};
 use super::outbox::{Leaving, Outbox};
-use super::{IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX, READ_AT_ONCE};
+use super::{IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX, READ_AT_ONCE, next};
 use crate::handler::HandlerFuture;
 use crate::message::Failure;
-use crate::running::{Admitted, Failed, Host, Incoming, Refused, counted, panic_text};
+use crate::running::{Admitted, Failed, Host, Incoming, Refused, Stage, counted, panic_text};
 use crate::{Call, Reply};
 
 /// Large answers to one caller that are sent at once.
@@ -38,7 +38,7 @@ pub(crate) async fn serve<T: Transport>(
     let serving = Arc::new(Serving {
         host: host.clone(),
         caller: from,
-        inline: host.is_one_thread(),
+        stage: host.stage(),
         state: Mutex::default(),
         filled: Notify::new(),
         drained: Notify::new(),
@@ -71,8 +71,7 @@ pub(crate) async fn serve<T: Transport>(
 struct Serving {
     host: Arc<Host>,
     caller: NodeId,
-    /// Handlers that need not wait are run where their calls are read.
-    inline: bool,
+    stage: Stage,
     state: Mutex<State>,
     /// Something is queued.
     filled: Notify,
@@ -111,10 +110,11 @@ impl Run {
 }
 
 impl Serving {
-    fn on_frame(self: &Arc<Self>, calls: &mut CallReader, frame: Frame) {
+    /// A frame of the caller; gives back a handler that is to be started.
+    fn on_frame(self: &Arc<Self>, calls: &mut CallReader, frame: Frame) -> Option<Work> {
         let said = if frame.kind() == FrameKind::NUMBERED_CALL { calls.read(frame).ok() } else { None };
         match said {
-            Some(Said::Call(number, Ok(incoming))) => self.begin(number, incoming),
+            Some(Said::Call(number, Ok(incoming))) => return self.begin(number, incoming),
             Some(Said::Call(number, Err(cause))) => {
                 self.host.metrics.frames_dropped.inc();
                 self.fail(number, Failure::BadRequest(cause), 0);
@@ -124,38 +124,38 @@ impl Serving {
                 self.host.metrics.frames_dropped.inc();
             }
         }
+        None
     }
 
-    fn begin(self: &Arc<Self>, number: u64, incoming: Incoming) {
+    fn begin(self: &Arc<Self>, number: u64, incoming: Incoming) -> Option<Work> {
         {
             let state = self.state.lock();
             if state.running.contains_key(&number) {
                 drop(state);
                 // Its answer would be taken for the other's.
                 self.host.metrics.frames_dropped.inc();
-                return;
+                return None;
             }
             if state.running.len() >= IN_FLIGHT_MAX {
                 drop(state);
-                return self.refuse(number, Refused::Overloaded { load: IN_FLIGHT_MAX as u32 });
+                self.refuse(number, Refused::Overloaded { load: IN_FLIGHT_MAX as u32 });
+                return None;
             }
         }
-        let admitted = match self.host.admit(&incoming) {
-            Ok(admitted) => admitted,
-            Err(refused) => return self.refuse(number, refused),
-        };
+        let admitted = self.host.admit(&incoming).map_err(|refused| self.refuse(number, refused)).ok()?;
         let (deadline, cancel) = (self.host.deadline(incoming.timeout), CancellationToken::new());
         let call = incoming.into_call(deadline, cancel.clone());
         let mut work = Work {
             serving: self.clone(),
             number,
-            stage: Stage::Begins(Box::new(call)),
+            step: Step::Begins(Box::new(call)),
             admitted: Some(admitted),
         };
-        if self.inline
-            && let Poll::Ready(answer) = work.step(&mut Context::from_waker(Waker::noop()))
+        if self.stage == Stage::Here
+            && let Poll::Ready(answer) = work.go_on(&mut Context::from_waker(Waker::noop()))
         {
-            return work.answer(answer);
+            work.answer(answer);
+            return None;
         }
         let is_earlier = {
             let mut state = self.state.lock();
@@ -169,10 +169,16 @@ impl Serving {
         if is_earlier {
             self.earlier.notify_one();
         }
-        let task = self.host.spawn_task(work);
-        if let Some(run) = self.state.lock().running.get_mut(&number) {
-            run.task = Some(task);
+        Some(work)
+    }
+
+    /// Starts handlers that came together: those that share a thread in one task, which ends when each has got as far as it can.
+    fn start(&self, works: &mut Vec<Work>) {
+        if self.stage == Stage::OneThread && works.len() > 1 {
+            let together = std::mem::take(works);
+            self.host.spawn_task(async move { together.into_iter().for_each(Work::begin) });
         }
+        works.drain(..).for_each(Work::spawn);
     }
 
     fn refuse(&self, number: u64, refused: Refused) {
@@ -241,9 +247,13 @@ impl Serving {
         self.drained.notify_one();
     }
 
+    fn is_full(&self) -> bool {
+        self.state.lock().outbox.bytes() >= QUEUED_BYTES_MAX
+    }
+
     /// Waits until the caller has taken enough of its answers.
     async fn room(&self) {
-        while self.state.lock().outbox.bytes() >= QUEUED_BYTES_MAX {
+        while self.is_full() {
             self.drained.notified().await;
         }
     }
@@ -286,16 +296,19 @@ impl Serving {
 
 /// Reads calls until the caller has no more.
 async fn read<Rx: StreamRx>(serving: &Arc<Serving>, rx: &mut Rx) -> Result<(), StreamError> {
-    let mut calls = CallReader::new(serving.caller);
-    let mut read: usize = 0;
-    while let Some(frame) = rx.recv().await? {
-        serving.on_frame(&mut calls, frame);
-        serving.room().await;
+    let (mut calls, mut works, mut read) = (CallReader::new(serving.caller), Vec::new(), 0_usize);
+    while let Some(frame) = next(rx, || serving.start(&mut works)).await? {
+        works.extend(serving.on_frame(&mut calls, frame));
         read = read.wrapping_add(1);
-        if read.is_multiple_of(READ_AT_ONCE) {
+        if serving.is_full() {
+            serving.start(&mut works);
+            serving.room().await;
+        } else if read.is_multiple_of(READ_AT_ONCE) {
+            serving.start(&mut works);
             yield_now().await;
         }
     }
+    serving.start(&mut works);
     Ok(())
 }
 
@@ -378,12 +391,12 @@ impl Drop for Ending {
 struct Work {
     serving: Arc<Serving>,
     number: u64,
-    stage: Stage,
+    step: Step,
     /// Given back when the handler is gone, not when somebody asks it to go.
     admitted: Option<Admitted>,
 }
 
-enum Stage {
+enum Step {
     Begins(Box<Call>),
     Runs(HandlerFuture),
     Over,
@@ -391,25 +404,47 @@ enum Stage {
 
 impl Work {
     /// Lets the handler do what it can do now.
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Failed>> {
-        if let Stage::Begins(_) = self.stage
-            && let Stage::Begins(call) = std::mem::replace(&mut self.stage, Stage::Over)
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Failed>> {
+        if let Step::Begins(_) = self.step
+            && let Step::Begins(call) = std::mem::replace(&mut self.step, Step::Over)
             && let Some(admitted) = &self.admitted
         {
             match guarded(|| admitted.offer.handler.handle(*call)) {
-                Ok(handler) => self.stage = Stage::Runs(handler),
+                Ok(handler) => self.step = Step::Runs(handler),
                 Err(failed) => return Poll::Ready(Err(failed)),
             }
         }
-        let Stage::Runs(handler) = &mut self.stage else { return Poll::Ready(Err(Failed::Cancelled)) };
+        let Step::Runs(handler) = &mut self.step else { return Poll::Ready(Err(Failed::Cancelled)) };
         let answer = match guarded(|| handler.as_mut().poll(cx)) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(answer)) => answer.map_err(Failed::Handler),
             Err(failed) => Err(failed),
         };
-        let done = std::mem::replace(&mut self.stage, Stage::Over);
+        let done = std::mem::replace(&mut self.step, Step::Over);
         let gone = guarded(|| drop(done));
         Poll::Ready(answer.and_then(|reply| gone.map(|()| reply)))
+    }
+
+    /// Runs the handler as far as it gets, and in a task of its own from there on.
+    fn begin(mut self) {
+        // Its caller may have gone before its turn.
+        if !self.serving.state.lock().running.contains_key(&self.number) {
+            return;
+        }
+        match self.go_on(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => self.settle(answer),
+            Poll::Pending => self.spawn(),
+        }
+    }
+
+    fn spawn(self) {
+        let (serving, number) = (self.serving.clone(), self.number);
+        let task = serving.host.spawn_task(self);
+        match serving.state.lock().running.get_mut(&number) {
+            Some(run) => run.task = Some(task),
+            // It is done, or was stopped meanwhile.
+            None => task.abort(),
+        }
     }
 
     /// Says what came of a handler that never waited, and gives its room back.
@@ -442,7 +477,7 @@ impl Future for Work {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Poll::Ready(answer) = self.step(cx) else { return Poll::Pending };
+        let Poll::Ready(answer) = self.go_on(cx) else { return Poll::Pending };
         self.settle(answer);
         Poll::Ready(())
     }
@@ -451,7 +486,7 @@ impl Future for Work {
 impl Drop for Work {
     fn drop(&mut self) {
         if self.admitted.is_some() {
-            self.stage = Stage::Over;
+            self.step = Step::Over;
             // Stopped by somebody who has answered; or else the runtime that it ran on is shutting down.
             self.settle(Err(Failed::Cancelled));
         }

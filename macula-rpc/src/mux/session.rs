@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::outbox::{Leaving, Outbox};
 use super::slots::Slots;
-use super::{IN_FLIGHT_MAX, LINGER, QUEUED_BYTES_MAX, READ_AT_ONCE, frames};
+use super::{IN_FLIGHT_MAX, LINGER, QUEUED_BYTES_MAX, READ_AT_ONCE, frames, next};
 use crate::RpcMetrics;
 use crate::message::Answer;
 
@@ -135,26 +135,21 @@ impl Session {
         self.state.lock().waiting.get_mut(number).is_some_and(|call| call.outcome.is_none())
     }
 
-    /// An answer to one of the calls. `false`: it is no answer, or nobody waits for it.
-    pub(super) fn on_answer(&self, frame: Frame) -> bool {
+    /// An answer to one of the calls: gives back who is to be woken up. `None`: it is no answer.
+    pub(super) fn on_answer(&self, frame: Frame) -> Option<Option<Waker>> {
         if frame.kind() != FrameKind::NUMBERED_ANSWER {
-            return false;
+            return None;
         }
-        let Ok((number, answer)) = frames::read_answer(frame) else { return false };
+        let (number, answer) = frames::read_answer(frame).ok()?;
         let outcome = answer.map_or_else(Outcome::Nonsense, Outcome::Answer);
         let mut state = self.state.lock();
         state.heard = true;
-        let Some(waiting) = state.waiting.get_mut(number).filter(|waiting| waiting.outcome.is_none()) else {
-            // Its caller has gone meanwhile.
-            return true;
-        };
-        waiting.outcome = Some(outcome);
-        let waker = waiting.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        true
+        // Its caller may have gone meanwhile.
+        let waiting = state.waiting.get_mut(number).filter(|waiting| waiting.outcome.is_none());
+        Some(waiting.and_then(|waiting| {
+            waiting.outcome = Some(outcome);
+            waiting.waker.take()
+        }))
     }
 
     /// No further calls.
@@ -291,17 +286,29 @@ async fn converse<T: Transport>(session: &Session, transport: &T, metrics: &RpcM
 }
 
 async fn read<Rx: StreamRx>(session: &Session, rx: &mut Rx, metrics: &RpcMetrics) -> Result<(), StreamError> {
-    let mut read: usize = 0;
-    while let Some(frame) = rx.recv().await? {
-        if !session.on_answer(frame) {
-            metrics.frames_dropped.inc();
+    // Callers are woken up together, so that their next calls leave together.
+    let (mut woken, mut read) = (Vec::new(), 0_usize);
+    let wake = |woken: &mut Vec<Waker>| woken.drain(..).for_each(Waker::wake);
+    loop {
+        let frame = match next(rx, || wake(&mut woken)).await {
+            Ok(Some(frame)) => frame,
+            ended => {
+                wake(&mut woken);
+                return ended.map(drop);
+            }
+        };
+        match session.on_answer(frame) {
+            Some(waker) => woken.extend(waker),
+            None => {
+                metrics.frames_dropped.inc();
+            }
         }
         read = read.wrapping_add(1);
         if read.is_multiple_of(READ_AT_ONCE) {
+            wake(&mut woken);
             yield_now().await;
         }
     }
-    Ok(())
 }
 
 /// Sends what is queued, all that is there at once, until the session takes no more and nobody waits.

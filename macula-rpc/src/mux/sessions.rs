@@ -1,6 +1,7 @@
 //! The sessions of one node, by provider.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use dashmap::DashMap;
 use macula_proto::{Capabilities, Frame, NodeId};
@@ -92,7 +93,13 @@ impl Sessions {
             return true;
         };
         match rx.recv().await {
-            Ok(Some(frame)) => session.on_answer(frame),
+            Ok(Some(frame)) => {
+                let woken = session.on_answer(frame);
+                woken.is_some_and(|waker| {
+                    waker.into_iter().for_each(Waker::wake);
+                    true
+                })
+            }
             // The provider gave up, and says why where the call was made, or the connection is lost.
             Ok(None) | Err(_) => true,
         }
