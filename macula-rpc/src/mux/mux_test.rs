@@ -349,3 +349,25 @@ async fn handlers_that_came_together_share_their_own_thread_and_nothing_else() {
     assert_eq!(provider.metrics().handlers_in_flight.get(), 0);
     assert_eq!(provider.metrics().handler_panics.get(), 20);
 }
+
+#[tokio::test]
+async fn whoever_has_an_answer_finds_room_for_the_next_call() {
+    let mesh = TestMesh::default();
+    let there = OtherThread::new();
+    let config = RpcConfig { handlers_on: Some(there.handle.clone()), ..RpcConfig::default() };
+    let (_, provider) = mesh.add_with(1, Arc::new(AllowAll), config);
+    let (_, caller) = mesh.add(2);
+    let options = RegisterOptions { concurrency_max: 4, ..RegisterOptions::default() };
+    let _echo = provider.register(Realm::default(), "echo".parse().unwrap(), options, echo).await.unwrap();
+    caller.call(ask("echo")).await.unwrap();
+    let mut callers = JoinSet::new();
+    for _ in 0..4 {
+        let caller = caller.clone();
+        callers.spawn(async move {
+            for _ in 0..2_000 {
+                caller.call(ask("echo")).await.expect("there is room for four");
+            }
+        });
+    }
+    callers.join_all().await;
+}

@@ -450,7 +450,9 @@ impl Work {
     /// Says what came of a handler that never waited, and gives its room back.
     fn answer(mut self, answer: Result<Reply, Failed>) {
         if let Some(admitted) = self.admitted.take() {
-            self.serving.send(self.number, self.answer_frame(answer, &admitted));
+            let frame = self.answer_frame(answer, &admitted);
+            drop(admitted);
+            self.serving.send(self.number, frame);
         }
     }
 
@@ -468,6 +470,8 @@ impl Work {
     fn settle(&mut self, answer: Result<Reply, Failed>) {
         if let Some(admitted) = self.admitted.take() {
             let frame = self.answer_frame(answer, &admitted);
+            // Before: whoever has the answer finds room for the next call.
+            drop(admitted);
             self.serving.settle(self.number, frame);
         }
     }
