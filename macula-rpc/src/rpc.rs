@@ -9,7 +9,7 @@ use macula_dht::{Directory, DirectoryError};
 use macula_proto::{
     Access, Action, Clock, Frame, FrameKind, Gate, Liveness, Name, NodeId, Realm, Timestamp, decode, wire,
 };
-use macula_transport::{PeerEvent, Transport};
+use macula_transport::{PeerEvent, ResetCode, StreamRx as _, StreamTx as _, Transport};
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -89,11 +89,18 @@ impl<T: Transport, D: Directory> Rpc<T, D> {
 
     /// Serves a stream whose first frame is one of [`Service::Rpc`](macula_proto::Service::Rpc). To be called from
     /// [`Inbound::on_stream`](macula_transport::Inbound::on_stream); dropping the future stops the handler.
-    pub async fn on_stream(&self, from: NodeId, first: Frame, tx: T::Tx, mut rx: T::Rx) {
+    pub async fn on_stream(&self, from: NodeId, first: Frame, mut tx: T::Tx, mut rx: T::Rx) {
         let Inner { host, transport, sessions, metrics, .. } = &*self.inner;
         match first.kind() {
             // Boxed, so that each call does not carry its state.
-            FrameKind::CALLS => Box::pin(mux::serve(host, transport, from, tx, rx)).await,
+            FrameKind::CALLS => match sessions.serve(from) {
+                Some(_served) => Box::pin(mux::serve(host, transport, from, tx, rx)).await,
+                None => {
+                    metrics.frames_dropped.inc();
+                    tx.reset(ResetCode::OVERLOADED);
+                    rx.stop(ResetCode::OVERLOADED);
+                }
+            },
             FrameKind::NUMBERED_ANSWER => {
                 if !Box::pin(sessions.on_stream(&from, first, &mut rx)).await {
                     metrics.frames_dropped.inc();

@@ -46,6 +46,9 @@ const IN_FLIGHT_MAX: usize = 1024;
 /// be sent to one caller, before it is not read from.
 const QUEUED_BYTES_MAX: usize = 256 * 1024;
 
+/// Streams of calls from one peer. It takes one, and a second while the connection of the first drains.
+const STREAMS_MAX: usize = 4;
+
 /// Frames that are read before others have their turn.
 const READ_AT_ONCE: usize = 128;
 

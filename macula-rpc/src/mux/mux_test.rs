@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use macula_proto::{AllowAll, Capabilities, NodeId, Realm};
 use macula_transport::memory::{Faults, MemoryConfig};
+use macula_transport::{ResetCode, StreamError, StreamRx as _, Transport as _};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{IN_FLIGHT_MAX, LINGER, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX};
+use super::{IN_FLIGHT_MAX, LINGER, PAYLOAD_BYTES_MAX, QUEUED_BYTES_MAX, STREAMS_MAX, frames};
 use crate::mesh_test::{Node, TestMesh};
 use crate::{
     Call, CallError, CallRequest, Handler, HandlerError, Procedures as _, RegisterOptions, Registration,
@@ -257,10 +258,7 @@ async fn a_quiet_stream_is_closed_and_lets_the_connection_go() {
     }
     // Nothing keeps it from being idle.
     tokio::time::sleep(Duration::from_secs(70)).await; // tidy: allow(sleep): paused time
-    assert!(!macula_transport::Transport::is_connected(
-        &caller.inner().transport,
-        &provider.inner().host.node
-    ));
+    assert!(!caller.inner().transport.is_connected(&provider.inner().host.node));
     assert!(caller.call(ask("echo")).await.is_ok());
 }
 
@@ -371,4 +369,30 @@ async fn whoever_has_an_answer_finds_room_for_the_next_call() {
         });
     }
     callers.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_has_few_streams_of_calls_and_is_told_when_it_opens_more() {
+    let mesh = TestMesh::default();
+    let ((id, provider), (_, caller)) = two(&mesh).await;
+    let transport = &caller.inner().transport;
+    let mut open = Vec::new();
+    for _ in 0..2 * STREAMS_MAX {
+        open.push(transport.stream(id, frames::calls()).await.unwrap());
+    }
+    let mut refused = 0;
+    for (_, rx) in &mut open {
+        match tokio::time::timeout(Duration::from_millis(10), rx.recv()).await {
+            Err(_open) => {}
+            Ok(Err(StreamError::Reset(ResetCode::OVERLOADED))) => refused += 1,
+            Ok(other) => panic!("{other:?}"),
+        }
+    }
+    // One is that of the calls before.
+    assert_eq!(refused, STREAMS_MAX + 1);
+    assert_eq!(caller.call(ask("ready").payload("x")).await.unwrap().payload, "x");
+    drop(open);
+    tokio::time::sleep(3 * LINGER).await; // tidy: allow(sleep): paused time
+    assert!(provider.inner().sessions.serves_nobody());
+    assert!(caller.call(ask("ready")).await.is_ok());
 }

@@ -1,5 +1,6 @@
 //! The sessions of one node, by provider.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -11,14 +12,16 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::Handle;
 
-use super::frames;
 use super::session::{Ending, Session, carry};
+use super::{STREAMS_MAX, frames};
 use crate::RpcMetrics;
 
 /// Connected peers that serve numbered calls, and the sessions with them.
 pub(crate) struct Sessions {
     /// At most one a connected peer.
     peers: DashMap<NodeId, Option<Arc<Session>>>,
+    /// Streams of calls that are served, by caller.
+    served: Mutex<BTreeMap<NodeId, usize>>,
     rng: Mutex<StdRng>,
     /// Where sessions are carried, wherever calls come from.
     runtime: Option<Handle>,
@@ -28,9 +31,21 @@ impl Sessions {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             peers: DashMap::new(),
+            served: Mutex::default(),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             runtime: Handle::try_current().ok(),
         }
+    }
+
+    /// Makes room for another stream of calls from `caller`; `None` if it has enough of them.
+    pub(crate) fn serve(&self, caller: NodeId) -> Option<Served<'_>> {
+        let mut served = self.served.lock();
+        let streams = served.entry(caller).or_insert(0);
+        if *streams >= STREAMS_MAX {
+            return None;
+        }
+        *streams += 1;
+        Some(Served { sessions: self, caller })
     }
 
     /// A connection came or went.
@@ -78,6 +93,11 @@ impl Sessions {
     }
 
     #[cfg(test)]
+    pub(crate) fn serves_nobody(&self) -> bool {
+        self.served.lock().is_empty()
+    }
+
+    #[cfg(test)]
     pub(crate) fn is_open(&self, provider: &NodeId) -> bool {
         let session = self.peers.get(provider).and_then(|peer| peer.clone());
         session.is_some_and(|session| session.is_open())
@@ -102,6 +122,24 @@ impl Sessions {
             }
             // The provider gave up, and says why where the call was made, or the connection is lost.
             Ok(None) | Err(_) => true,
+        }
+    }
+}
+
+/// A stream of calls that is served.
+pub(crate) struct Served<'a> {
+    sessions: &'a Sessions,
+    caller: NodeId,
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        let mut served = self.sessions.served.lock();
+        if let Some(streams) = served.get_mut(&self.caller) {
+            *streams -= 1;
+            if *streams == 0 {
+                served.remove(&self.caller);
+            }
         }
     }
 }
