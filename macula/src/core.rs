@@ -4,7 +4,8 @@
 //!   transport ──► router ──┬─► swim ── events ──► bridge ──► address book, routing table, …
 //!                          ├─► directory ◄──┬── announce, watch
 //!                          ├─► pubsub ──────┤
-//!                          └─► rpc ─────────┘
+//!                          ├─► rpc ─────────┘
+//!                          └─► coordination
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use macula_dht::{Kademlia, KademliaConfig};
-use macula_membership::{Event, EventError, MemberState, Membership, Swim, SwimConfig};
-use macula_proto::{Clock, Ed25519Verifier, Gate, Liveness, NodeId, Signer};
+use macula_membership::{Event, EventError, Member, MemberState, Membership, Swim, SwimConfig};
+use macula_platform::{Coordination, CoordinationConfig, CoordinationEnvironment, Peers, RedbStore};
+use macula_proto::{Clock, Ed25519Verifier, Gate, Liveness, NodeId, Realm, Signer};
 use macula_pubsub::{PubSub, PubSubConfig};
 use macula_rpc::{Rpc, RpcConfig};
 use macula_transport::{AddressBook, HangUp, Transport};
@@ -30,6 +32,9 @@ pub(crate) struct CoreConfig {
     pub(crate) directory: KademliaConfig,
     pub(crate) pubsub: PubSubConfig,
     pub(crate) rpc: RpcConfig,
+    pub(crate) coordination: CoordinationConfig,
+    /// The realms that the node coordinates in.
+    pub(crate) realms: Vec<Realm>,
 }
 
 /// What is injected: key, time, policy, randomness.
@@ -40,6 +45,10 @@ pub(crate) struct Environment {
     pub(crate) seed: u64,
     /// Drawn anew at each start of the process.
     pub(crate) epoch: u64,
+    /// Where groups are kept.
+    pub(crate) store: Arc<RedbStore>,
+    /// For leases: a clock that goes on while the machine sleeps.
+    pub(crate) boot_clock: Arc<dyn Clock>,
 }
 
 /// One node's layers. Cheap to clone; all clones are the same node.
@@ -51,6 +60,7 @@ pub(crate) struct Core<T: Transport> {
     pub(crate) directory: Kademlia<T>,
     pub(crate) pubsub: PubSub<T, Kademlia<T>>,
     pub(crate) rpc: Rpc<T, Kademlia<T>>,
+    pub(crate) coordination: Coordination<T, RedbStore>,
     gone: Arc<Gone>,
     misplaced: Counter,
 }
@@ -62,13 +72,14 @@ pub(crate) mod task {
     pub(crate) const DIRECTORY: &str = "directory";
     pub(crate) const PUBSUB: &str = "pubsub";
     pub(crate) const RPC: &str = "rpc";
+    pub(crate) const COORDINATION: &str = "coordination";
     pub(crate) const BRIDGE: &str = "bridge";
     pub(crate) const BOOTSTRAP: &str = "bootstrap";
 }
 
 impl<T: HangUp> Core<T> {
     pub(crate) fn new(transport: T, book: Arc<AddressBook>, config: CoreConfig, env: Environment) -> Self {
-        let Environment { signer, clock, gate, seed, epoch } = env;
+        let Environment { signer, clock, gate, seed, epoch, store, boot_clock } = env;
         let verifier = Arc::new(Ed25519Verifier);
         // Drivers are made anew for each start of their tasks: see `spawn`.
         let (swim, _) =
@@ -93,8 +104,20 @@ impl<T: HangUp> Core<T> {
             config.pubsub,
         )
         .with_trees(signer, verifier, seed.wrapping_add(2));
-        let rpc = Rpc::new(transport.clone(), directory.clone(), gate, gone.clone(), clock, config.rpc);
-        Self { transport, book, swim, directory, pubsub, rpc, gone, misplaced: Counter::default() }
+        let rpc =
+            Rpc::new(transport.clone(), directory.clone(), gate.clone(), gone.clone(), clock, config.rpc);
+        let peers = Arc::new(Around { swim: swim.clone(), transport: transport.clone(), gone: gone.clone() });
+        let environment = CoordinationEnvironment {
+            transport: transport.clone(),
+            store,
+            peers,
+            clock: boot_clock,
+            gate,
+            seed: seed.wrapping_add(5),
+        };
+        let coordination = Coordination::new(environment, config.realms, &config.coordination);
+        let misplaced = Counter::default();
+        Self { transport, book, swim, directory, pubsub, rpc, coordination, gone, misplaced }
     }
 
     /// Starts a supervised task for each layer. A layer's state lives in its handle, so a task that is restarted
@@ -126,6 +149,11 @@ impl<T: HangUp> Core<T> {
             let rpc = rpc.clone();
             async move { rpc.run(stop).await }
         })?;
+        let coordination = self.coordination.clone();
+        supervisor.spawn(task::COORDINATION, move |stop| {
+            let coordination = coordination.clone();
+            async move { coordination.run(stop).await }
+        })?;
         let core = self.clone();
         supervisor.spawn(task::BRIDGE, move |stop| {
             let core = core.clone();
@@ -152,6 +180,7 @@ impl<T: HangUp> Core<T> {
             directory: self.directory.clone(),
             pubsub: self.pubsub.clone(),
             rpc: self.rpc.clone(),
+            coordination: self.coordination.clone(),
             misplaced: self.misplaced.clone(),
         }
     }
@@ -223,6 +252,34 @@ impl<T: HangUp> Core<T> {
     fn note_gone(&self) {
         self.gone.0.store(Arc::new(self.swim.gone()));
         self.pubsub.liveness_changed();
+    }
+}
+
+/// What coordination wants to know of the mesh.
+struct Around<T: Transport> {
+    swim: Swim<T>,
+    transport: T,
+    gone: Arc<Gone>,
+}
+
+impl<T: Transport> Liveness for Around<T> {
+    fn is_gone(&self, id: &NodeId) -> bool {
+        self.gone.is_gone(id)
+    }
+
+    fn has_left(&self, id: &NodeId) -> bool {
+        self.gone.has_left(id)
+    }
+}
+
+impl<T: Transport> Peers for Around<T> {
+    /// Membership knows no realms: who is in another one says so when it is asked.
+    fn others(&self, _realm: &Realm) -> Vec<NodeId> {
+        let me = self.transport.local().id;
+        let members = self.swim.members();
+        let mut others: Vec<_> = members.iter().map(Member::id).filter(|id| *id != me).collect();
+        others.sort_by_key(|id| !self.transport.is_connected(id));
+        others
     }
 }
 

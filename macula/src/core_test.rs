@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use macula_dht::KademliaConfig;
+use macula_platform::{CoordinationConfig, RedbStore, StoreMetrics, StoreOptions};
 use macula_proto::{AllowAll, Capabilities, Name, NodeId, Realm, SecretKey};
 use macula_pubsub::{Payload, Published, SubscribeOptions, Subscription};
 use macula_rpc::{
@@ -54,12 +55,16 @@ impl Mesh {
             gate: Arc::new(AllowAll),
             seed: n.into(),
             epoch: rand::random(),
+            store: Arc::new(RedbStore::in_memory(StoreOptions::default(), StoreMetrics::default()).unwrap()),
+            boot_clock: Arc::new(TokioClock::default()),
         };
         let config = CoreConfig {
             swim: SwimConfig::default(),
             directory: KademliaConfig { k: 3, ..KademliaConfig::default() },
             pubsub: PubSubConfig::default(),
             rpc: RpcConfig::default(),
+            coordination: CoordinationConfig::default(),
+            realms: vec![Realm::default()],
         };
         let book = transport.book().clone();
         let clock = env.clock.clone();
@@ -95,7 +100,7 @@ impl Mesh {
         for at in among {
             let sees = || {
                 let members = self.core(*at).swim.members();
-                members.iter().map(macula_membership::Member::id).collect::<BTreeSet<_>>()
+                members.iter().map(Member::id).collect::<BTreeSet<_>>()
             };
             while sees() != expected {
                 assert!(begun.elapsed() < PATIENCE, "node {at} sees {} of {}", sees().len(), expected.len());

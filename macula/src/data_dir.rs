@@ -5,7 +5,8 @@
 //!  ├── lock              held while a node runs; holds its process id
 //!  ├── node.key          the private key, hence the identity
 //!  ├── peers.json        the peers of the last run
-//!  └── routing.table     its routing table
+//!  ├── routing.table     its routing table
+//!  └── groups.redb       what it keeps as a member of groups: elections, locks, logs
 //!
 //!  $XDG_RUNTIME_DIR/macula/NAME.sock     the operators' socket
 //! ```
@@ -184,6 +185,11 @@ impl DataDir {
     /// The routing table of the last run.
     pub fn table_file(&self) -> PathBuf {
         self.path.join("routing.table")
+    }
+
+    /// What it keeps as a member of groups.
+    pub fn groups_file(&self) -> PathBuf {
+        self.path.join("groups.redb")
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use macula_dht::DirectoryError;
+use macula_platform::{CoordinationError, StoreError};
 use macula_proto::{NameError, Realm, RealmError};
 use macula_pubsub::{FilterError, GroupError, PatternError, PublishError, RetainError, SubscribeError};
 use macula_rpc::{CallError, RegisterError};
@@ -64,6 +65,9 @@ pub enum Error {
     /// A directory lookup failed.
     #[error("{0}")]
     Directory(#[from] DirectoryError),
+    /// An election, a lock or a log did not do what it was asked for.
+    #[error("{0}")]
+    Coordination(#[from] CoordinationError),
 
     /// The node is shut down, or shutting down.
     #[error("this node is shut down")]
@@ -141,6 +145,9 @@ pub enum StartError {
         /// What the system says.
         cause: io::Error,
     },
+    /// What the node keeps of groups cannot be opened.
+    #[error("{0}")]
+    Store(#[from] StoreError),
     /// The socket cannot be opened.
     #[error("{0}")]
     Bind(#[from] BindError),

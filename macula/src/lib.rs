@@ -66,10 +66,12 @@
 //!
 //! This crate must not know about HTML, HTTP or terminals.
 
+mod boot_clock;
 pub mod bootstrap;
 mod builder;
 mod calls;
 pub mod config;
+mod coordination;
 mod core;
 pub mod data_dir;
 mod error;
@@ -86,11 +88,21 @@ mod topics;
 
 pub use builder::NodeBuilder;
 pub use config::{Config, ConfigError, ConfigErrors};
+pub use coordination::{
+    CallbackId, CoordinationError, Election, ElectionChanges, ElectionView, Lock, LockGuard, Log, LogPage,
+    LogTail,
+};
 pub use error::{Error, JoinError, StartError};
 pub use join::Joined;
 pub use macula_dht::kademlia::{BucketSnapshot, Known, LookupTrace, StepOutcome, TableSnapshot};
 pub use macula_dht::{DirectoryError, Found, Record};
 pub use macula_membership::{Event, EventError, EventReceiver, Incarnation, Member, MemberState, Tags};
+pub use macula_platform::{
+    CandidateInfo, ElectionInfo, ElectionName, Epoch, FenceError, FencedStore, Fences, FencingToken,
+    FileFences, GroupId, GroupStatus, Leader, LockInfo, LockMode, LockName, LogEntry, LogInfo, LogName,
+    LogOffset, Manage, MemoryFences, RealmStatus, RequestInfo, Retention, SessionId, SessionInfo, Standing,
+    VoterId,
+};
 pub use macula_proto::limits::PAYLOAD_BYTES_MAX;
 pub use macula_proto::{
     Access, Action, AllowAll, Contact, Forbidden, Gate, Key, Name, NameError, NodeId, Realm, RealmError,

@@ -2,6 +2,7 @@
 
 use macula_dht::Kademlia;
 use macula_membership::Swim;
+use macula_platform::{Coordination, RedbStore};
 use macula_proto::{Frame, NodeId, Service};
 use macula_pubsub::PubSub;
 use macula_rpc::Rpc;
@@ -14,6 +15,7 @@ pub(crate) struct Router<T: Transport> {
     pub(crate) directory: Kademlia<T>,
     pub(crate) pubsub: PubSub<T, Kademlia<T>>,
     pub(crate) rpc: Rpc<T, Kademlia<T>>,
+    pub(crate) coordination: Coordination<T, RedbStore>,
     /// Frames of a known layer on a verb that this layer does not use.
     pub(crate) misplaced: Counter,
 }
@@ -65,6 +67,7 @@ impl<T: Transport> Inbound<T> for Router<T> {
             Service::Membership => Box::pin(self.swim.on_stream(from, first, tx, rx)).await,
             Service::Directory => Box::pin(self.directory.on_stream(from, first, tx, rx)).await,
             Service::Rpc => self.rpc.on_stream(from, first, tx, rx).await,
+            Service::Platform => Box::pin(self.coordination.on_stream(from, first, tx, rx)).await,
             _ => {
                 self.misplaced(from, &first);
                 tx.reset(ResetCode::UNKNOWN);

@@ -14,7 +14,7 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// Connections may take so long to deliver what they accepted, and to close.
 const CLOSE: Duration = Duration::from_secs(7);
 
-/// Stop intake → leave → drain → close → join, each with a deadline. The second caller waits for the first.
+/// Stop intake → hand over → leave → drain → close → join, each with a deadline. The second caller waits for the first.
 pub(crate) async fn shutdown(inner: &Inner) {
     let _first = inner.shutdown.lock().await;
     if inner.closed.is_cancelled() {
@@ -23,11 +23,15 @@ pub(crate) async fn shutdown(inner: &Inner) {
     tracing::info!("shutting down");
     let core = &inner.core;
     let tasks = &inner.supervisor;
-    use crate::core::task::{BOOTSTRAP, BRIDGE, DIRECTORY, MEMBERSHIP, PUBSUB, RPC, TRANSPORT};
+    use crate::core::task::{BOOTSTRAP, BRIDGE, COORDINATION, DIRECTORY, MEMBERSHIP, PUBSUB, RPC, TRANSPORT};
     let reports = Shutdown::new()
         // No new joins.
         .stage("stop intake", GOODBYE, async {
             tasks.stop_task(BOOTSTRAP, GOODBYE).await;
+        })
+        // Others lead what this node led before anybody takes it for gone.
+        .stage("hand over", GOODBYE, async {
+            tasks.stop_task(COORDINATION, GOODBYE).await;
         })
         .stage("leave", GOODBYE, async { inner.presence.say_goodbye().await })
         // What was announced is withdrawn, by a directory that still knows whom to tell.

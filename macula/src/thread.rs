@@ -1,5 +1,6 @@
 //! The thread that a node lives on: one current-thread runtime for its sockets, timers and tasks.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use arc_swap::ArcSwap;
 use macula_dht::KademliaConfig;
 use macula_dht::kademlia::SubnetLimits;
 use macula_membership::SwimConfig;
-use macula_proto::{AllowAll, Capabilities, Gate, Signer};
+use macula_platform::{CoordinationConfig, Founding, RedbStore, StoreMetrics, StoreOptions, Timing};
+use macula_proto::{AllowAll, Capabilities, Gate, NodeId, Signer};
 use macula_pubsub::PubSubConfig;
 use macula_rpc::RpcConfig;
 use macula_transport::{AddressBook, BindError, Identity, QuicConfig, QuicTransport, TokioClock, Trust};
@@ -20,8 +22,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::boot_clock::BootClock;
 use crate::bootstrap::{PeersFile, SeedList, SeedOrigin, TableFile};
-use crate::config::{Config, Origin};
+use crate::config::{Config, GroupTiming, Origin};
 use crate::core::{Core, CoreConfig, Environment, task};
 use crate::data_dir::{DataDir, Places};
 use crate::join::{KeptFiles, Presence};
@@ -140,8 +143,19 @@ fn open(
     let transport = bind(&config, &extras, identity, &book)?;
 
     let seed = rand::random();
-    let env = Environment { signer, clock: clock.clone(), gate: extras.gate, seed, epoch: rand::random() };
-    let core = Core::new(transport, book, core_config(&config, seed, handlers_on)?, env);
+    let store_metrics = StoreMetrics::default();
+    let env = Environment {
+        signer,
+        clock: clock.clone(),
+        gate: extras.gate,
+        seed,
+        epoch: rand::random(),
+        store: Arc::new(store(data.as_ref(), store_metrics.clone())?),
+        boot_clock: Arc::new(BootClock(*clock)),
+    };
+    let mut core_config = core_config(&config, seed, handlers_on)?;
+    core_config.coordination = coordination_config(&config, id, data.is_some());
+    let core = Core::new(transport, book, core_config, env);
     tags::apply(&core, &config.node.tags);
     let kept = data.as_ref().map(|data| KeptFiles {
         peers: PeersFile::new(data.peers_file()),
@@ -153,6 +167,7 @@ fn open(
     let mut registry = Registry::with_prefix("macula");
     core.transport.metrics().register(&mut registry);
     core.register_metrics(&mut registry);
+    store_metrics.register(registry.sub_registry_with_prefix("group"));
     let supervision = SupervisorMetrics::default();
     supervision.register(&mut registry);
     let policy = RestartPolicy {
@@ -292,7 +307,40 @@ fn core_config(config: &Config, seed: u64, handlers_on: Option<Handle>) -> Resul
         handlers_on,
         ..RpcConfig::default()
     };
-    Ok(CoreConfig { swim, directory, pubsub, rpc })
+    let coordination = CoordinationConfig::default();
+    Ok(CoreConfig { swim, directory, pubsub, rpc, coordination, realms: config.node.realms.clone() })
+}
+
+/// Where groups are kept: in the data directory, or nowhere.
+fn store(data: Option<&DataDir>, metrics: StoreMetrics) -> Result<RedbStore, StartError> {
+    let options = StoreOptions::default();
+    Ok(match data {
+        Some(data) => RedbStore::open(&data.groups_file(), options, metrics)?,
+        None => RedbStore::in_memory(options, metrics)?,
+    })
+}
+
+/// Who founds a group, and whether this node may be a voter.
+fn coordination_config(config: &Config, me: NodeId, kept: bool) -> CoordinationConfig {
+    let platform = &config.platform;
+    let founders: BTreeSet<NodeId> = platform.founders.iter().copied().collect();
+    let founding = match (founders.is_empty(), config.bootstrap.seeds.is_empty()) {
+        (false, _) if founders.contains(&me) => Founding::With(founders),
+        (true, true) => Founding::Alone,
+        _ => Founding::Others,
+    };
+    CoordinationConfig {
+        founding,
+        voters: platform.voters,
+        eligible: platform.eligible && kept,
+        replace_after: platform.replace_after,
+        session_ttl: platform.session_ttl,
+        timing: match platform.timing {
+            GroupTiming::Lan => Timing::LAN,
+            GroupTiming::Wan => Timing::WAN,
+        },
+        ..CoordinationConfig::default()
+    }
 }
 
 fn seeds(config: &Config) -> SeedList {

@@ -33,8 +33,8 @@ pub(crate) enum MessageError {
 /// What a node is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Question {
-    /// Which group, and who is in it? The asker's empty store, if it would found a group with others.
-    Where { storage: u64 },
+    /// Which group, and who is in it?
+    Where,
     /// Do this.
     Request(Request),
     /// A session lives.
@@ -80,7 +80,7 @@ pub(crate) struct Told {
     pub(crate) voters: Vec<VoterId>,
     /// More voters are wanted.
     pub(crate) wanted: bool,
-    /// Its empty store, where it would found a group with others.
+    /// Its empty store, where it may found a group.
     pub(crate) storage: u64,
     pub(crate) text: String,
     /// The last command that it has applied.
@@ -97,9 +97,7 @@ impl Ask {
     pub(crate) fn to_frame(&self) -> Result<Frame, ProtoError> {
         use wire::GroupQuestion as Kind;
         let (question, payload) = match &self.question {
-            Question::Where { storage } => {
-                (Kind::Where, wire::GroupWhere { storage: *storage }.encode_to_vec())
-            }
+            Question::Where => (Kind::Where, Vec::new()),
             Question::Request(request) => (Kind::Request, request.encode()),
             Question::KeepAlive(keep_alive) => (Kind::KeepAlive, keep_alive.encode()),
             Question::Look(look) => (Kind::Look, look.to_wire().encode_to_vec()),
@@ -117,7 +115,7 @@ impl Ask {
         let header: wire::GroupAsk = frame.header()?;
         let payload = frame.payload().clone();
         let question = match header.question() {
-            Kind::Where => Question::Where { storage: decode::<wire::GroupWhere>(payload)?.storage },
+            Kind::Where => Question::Where,
             Kind::Request => Question::Request(Request::decode(payload)?),
             Kind::KeepAlive => Question::KeepAlive(KeepAlive::decode(payload)?),
             Kind::Look => Question::Look(Look::from_wire(decode(payload)?)?),

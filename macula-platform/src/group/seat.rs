@@ -309,8 +309,8 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         if let Err(forbidden) = self.check(from, &ask.question) {
             return Told { text: forbidden, ..self.told(Outcome::Forbidden) };
         }
-        if let Question::Where { storage } = ask.question {
-            return self.told_where(storage);
+        if ask.question == Question::Where {
+            return self.told_where();
         }
         let Some(member) = self.member() else {
             let outcome = if self.group_id().is_some() { Outcome::NotLeader } else { Outcome::NoGroup };
@@ -320,7 +320,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
             return self.told(Outcome::OtherGroup);
         }
         match ask.question {
-            Question::Where { .. } => self.told(Outcome::Done),
+            Question::Where => self.told(Outcome::Done),
             Question::Request(request) => {
                 let stamp = self.around.clock.unix();
                 let proposed = member.group.propose(&Command::Asked { by: from, stamp, request }).await;
@@ -364,7 +364,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
     fn check(&self, from: NodeId, question: &Question) -> Result<(), String> {
         let action = match question {
             // Who the members are is no secret among the nodes of a realm, and they have to find each other.
-            Question::Where { .. } => return Ok(()),
+            Question::Where => return Ok(()),
             Question::Offer(_) | Question::Manage(_) => Action::Govern,
             Question::Request(_) | Question::KeepAlive(_) | Question::Look(_) => Action::Coordinate,
         };
@@ -372,11 +372,13 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         self.around.gate.check(access).map_err(|forbidden| forbidden.to_string())
     }
 
-    /// Somebody looks for the group; or for others to found one with, if it has an empty store.
-    fn told_where(&self, storage: u64) -> Told {
+    /// Somebody looks for the group; or for others that might found one.
+    fn told_where(&self) -> Told {
         let told = self.told(Outcome::Done);
-        let founds = matches!(&self.around.config.founding, Founding::With(_)) && told.group.is_none();
-        Told { storage: if founds && storage != 0 { self.my_voter().storage } else { 0 }, ..told }
+        let may_found =
+            self.around.config.founding != Founding::Others && self.has_abandoned().is_ok_and(|has| !has);
+        let founds = may_found && told.group.is_none() && self.member().is_none();
+        Told { storage: if founds { self.my_voter().storage } else { NO_STORAGE }, ..told }
     }
 
     fn outcome(&self, done: Result<Vec<u8>, GroupError>) -> Told {

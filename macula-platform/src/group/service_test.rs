@@ -389,9 +389,13 @@ async fn a_tail_goes_on_through_deaths_and_has_each_entry_once() {
 #[tokio::test(start_paused = true)]
 async fn two_groups_of_one_realm_are_noticed_and_one_can_be_abandoned() {
     let mut mesh = Mesh::new(7);
+    let ids: Vec<_> = (1..=2u8).map(|number| mesh.network.node(number).local().id).collect();
+    mesh.network.partition(ids[0], ids[1]);
     for _ in 0..2 {
         mesh.add(CoordinationConfig { founding: Founding::Alone, ..CoordinationConfig::default() });
     }
+    mesh.until(|mesh| mesh.places.iter().all(|place| place.status().unwrap().group.is_some())).await;
+    mesh.network.heal_all();
     mesh.until(|mesh| mesh.places.iter().all(|place| place.status().unwrap().foreign.is_some())).await;
     mesh.log(0).append("kept").await.unwrap();
     mesh.log(1).append("given up").await.unwrap();
@@ -401,6 +405,16 @@ async fn two_groups_of_one_realm_are_noticed_and_one_can_be_abandoned() {
     mesh.until(|mesh| mesh.places[1].status().unwrap().group == Some(groups[0])).await;
     let page = mesh.log(1).read(LogOffset(0)).await.unwrap();
     assert_eq!(page.entries[0].entry, Bytes::from("kept"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_may_all_found_alone_found_one_group_if_they_see_each_other() {
+    let mut mesh = Mesh::new(11);
+    for _ in 0..3 {
+        mesh.add(CoordinationConfig { founding: Founding::Alone, ..CoordinationConfig::default() });
+    }
+    mesh.until(|mesh| mesh.places.iter().filter(|place| votes(place)).count() == 3).await;
+    assert!(mesh.places.iter().all(|place| place.status().unwrap().foreign.is_none()));
 }
 
 #[tokio::test(start_paused = true)]

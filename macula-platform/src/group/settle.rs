@@ -124,9 +124,6 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
             return self.become_member(group, storage).await.map(Some);
         }
         let may_found = !self.has_abandoned()?;
-        if may_found && self.around.config.founding == Founding::Alone {
-            return self.found([self.my_voter()].into()).await.map(Some);
-        }
         let told = self.look_around(ASKED_AT_ONCE).await;
         if let Some(known) = self.known() {
             let me = self.my_voter();
@@ -137,6 +134,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         }
         match &self.around.config.founding {
             Founding::With(nodes) if may_found => self.found_with(nodes, told).await,
+            Founding::Alone if may_found => self.found_alone(&told).await,
             Founding::With(_) | Founding::Alone | Founding::Others => Ok(None),
         }
     }
@@ -153,7 +151,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
                 self.sample(&others, count)
             }
         };
-        let ask = self.question(Question::Where { storage: self.my_voter().storage });
+        let ask = self.question(Question::Where);
         let asking = asked.into_iter().map(|node| {
             let ask = &ask;
             async move {
@@ -166,6 +164,19 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
 
     pub(crate) fn question(&self, question: Question) -> Ask {
         Ask { realm: self.realm.clone(), group: None, question }
+    }
+
+    /// Founds a group alone, unless there is somebody around who may do so as well and has a lower id: it was asked just now,
+    /// and so knows that the group is needed.
+    async fn found_alone(
+        self: &Arc<Self>,
+        told: &[(NodeId, Told)],
+    ) -> Result<Option<Running<S>>, CoordinationError> {
+        let me = self.my_voter();
+        if told.iter().any(|(node, told)| told.storage != NO_STORAGE && *node < me.node) {
+            return Ok(None);
+        }
+        self.found([me].into()).await.map(Some)
     }
 
     /// Founds a group with others, once all of them have said that they have empty stores: whoever has the lowest id does it, and

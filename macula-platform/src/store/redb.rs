@@ -83,6 +83,14 @@ impl RedbStore {
         Self::start(database, options, metrics)
     }
 
+    /// One that is gone with the process: for nodes that keep nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`].
+    pub fn in_memory(options: StoreOptions, metrics: StoreMetrics) -> Result<Self, StoreError> {
+        Self::on_backend(redb::backends::InMemoryBackend::new(), options, metrics)
+    }
+
     /// The same on something else than a file.
     ///
     /// # Errors

@@ -71,6 +71,16 @@ macro_rules! words {
 }
 
 words! {
+    /// `platform.timing`: how fast a group notices that its leader is gone.
+    GroupTiming {
+        /// For nodes in one place.
+        Lan = "lan",
+        /// For nodes far apart.
+        Wan = "wan",
+    }
+}
+
+words! {
     /// `rpc.routing_strategy`: how a provider is chosen.
     RoutingStrategy {
         /// This node, if it offers the procedure; else any.
@@ -175,7 +185,7 @@ macro_rules! lists {
     )+};
 }
 
-lists!(String SocketAddr Realm Seed Tag);
+lists!(String SocketAddr Realm Seed Tag NodeId);
 
 fn text(value: &Value) -> Option<&str> {
     match value {

@@ -23,7 +23,7 @@ mod tag;
 mod value;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
-pub use field::{LogFormat, NodeIdSetting, RoutingStrategy};
+pub use field::{GroupTiming, LogFormat, NodeIdSetting, RoutingStrategy};
 pub use key::{Change, Key};
 pub use raw::RawConfig;
 pub use reference::reference_page;

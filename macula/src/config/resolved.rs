@@ -93,6 +93,11 @@ pub(super) const LAWS: &[Law] = &[
         rule: "it must be at least twice `membership.protocol_period`, or a refutation cannot arrive in time",
     },
     Law {
+        keys: &["platform.voters"],
+        holds: |all| !all.platform.voters.is_multiple_of(2),
+        rule: "it must be odd: an even number survives no more losses than the odd one below it",
+    },
+    Law {
         keys: &["routing.alpha", "routing.k"],
         holds: |all| all.routing.alpha <= all.routing.k,
         rule: "it must not be more than `routing.k`: a lookup never knows more nodes worth asking",

@@ -19,6 +19,11 @@ pub(crate) const NODE_ID: Rule = Rule {
     },
 };
 
+pub(crate) const FOUNDER: Rule = Rule {
+    expects: "a node id of 52 characters a-z, 2-7 (base32)",
+    check: |text| text.parse::<NodeId>().map(drop).map_err(|error| error.to_string()),
+};
+
 pub(crate) const NODE_NAME: Rule = Rule {
     expects: "a name of 1 to 32 letters, digits, `_`, `-` and dots, not beginning with a dot",
     check: |name| {

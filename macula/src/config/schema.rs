@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use macula_proto::Realm;
+use macula_proto::{NodeId, Realm};
 
-use super::field::{Field, LogFormat, NodeIdSetting, RoutingStrategy};
+use super::field::{Field, GroupTiming, LogFormat, NodeIdSetting, RoutingStrategy};
 use super::key::{Change, Key};
 use super::rule;
 use super::tag::Tag;
@@ -256,6 +256,32 @@ schema! {
 
         /// How a provider is chosen when the caller says nothing.
         routing_strategy: RoutingStrategy = Kind::Choice(RoutingStrategy::WORDS), Some("local-first"), Change::Live;
+    }
+
+    /// Coordination: elections, locks and logs, kept by a group of nodes in each realm.
+    platform: PlatformSection {
+        /// The nodes that found the realm's group together, by id, this one among them: the same list at each of them. Empty: a
+        /// node without seeds founds a group alone when one is needed and none is found, and all others join it.
+        founders: Vec<NodeId> = list(rule::FOUNDER, 0, 7), Some(""), LAYER;
+
+        /// How many voters a group wants. Of three, one may be lost; of five, two, and each command costs more. An
+        /// even number survives no more than the odd one below it.
+        voters: usize = count(1, 7, "voters"), Some("3"), LAYER;
+
+        /// Whether this node may become a voter. A node without a data directory never does, for it would forget what it
+        /// acknowledged.
+        eligible: bool = Kind::Flag, Some("true"), LAYER;
+
+        /// A voter that is gone for so long is replaced by a node that has caught up, if there is one.
+        replace_after: Duration = span(secs(1), DAY), Some("5m"), LAYER;
+
+        /// Who holds an election or a lock and dies is followed by the next after this time. Shorter ones need more messages, and
+        /// lose more to a node that is merely slow.
+        session_ttl: Duration = span(ms(100), secs(60)), Some("1s"), LAYER;
+
+        /// How fast a group notices that its leader is gone: `lan` takes a third of a second and expects answers within some
+        /// milliseconds, `wan` takes two seconds. The same at all nodes of a realm.
+        timing: GroupTiming = Kind::Choice(GroupTiming::WORDS), Some("lan"), LAYER;
     }
 
     /// How a node finds its first peers.
