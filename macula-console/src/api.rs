@@ -1,6 +1,7 @@
 //! The JSON that goes over the admin API. Server and client share these types.
 //!
-//! Every answer is one JSON document, except `GET /v1/subscribe`, `GET /v1/members/events`, `GET /v1/serve` and `POST /v1/call-stream`, which
+//! Every answer is one JSON document, except `GET /v1/subscribe`, `GET /v1/members/events`, `GET /v1/serve`, `POST /v1/call-stream`,
+//! `GET /v1/elections/observe` and `/campaign`, `GET /v1/locks/hold` and `GET /v1/logs/tail`, which
 //! stream one JSON document a line until the client goes away. Every failure is an [`ErrorBody`].
 
 use std::collections::BTreeMap;
@@ -11,11 +12,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod calls;
+mod groups;
 mod topics;
 
 pub use calls::{
     Call, CallEvent, CallPart, CallResult, Provider, Registration, ServeEvent, ServePart, ServeReply,
     Strategy,
+};
+pub use groups::{
+    Abandoned, Append, Appended, Election, ElectionEvent, Foreign, Group, InRealm, Lock, LockEvent, Log,
+    LogEntry, Manage,
 };
 pub use topics::*;
 

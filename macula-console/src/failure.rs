@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use macula::bootstrap::SeedError;
 use macula::config::Origin;
 use macula::{
-    CallError, ConfigError, DirectoryError, Error, JoinError, PublishError, RegisterError, RetainError,
-    SubscribeError, TransportError,
+    CallError, ConfigError, CoordinationError, DirectoryError, Error, JoinError, PublishError, RegisterError,
+    RetainError, SubscribeError, TransportError,
 };
 
 use crate::api::{ErrorBody, ErrorCode, ErrorInfo};
@@ -85,6 +85,7 @@ impl From<Error> for Failure {
             Error::Register(error) => register(error),
             Error::Call(error) => call(error),
             Error::Directory(error) => directory(error),
+            Error::Coordination(error) => coordination(error),
             Error::Closed => (ErrorCode::Closed, None),
             _ => (ErrorCode::Internal, None),
         };
@@ -144,6 +145,27 @@ fn ran(maybe: bool) -> &'static str {
 }
 
 type Verdict = (ErrorCode, Option<&'static str>);
+
+fn coordination(error: &CoordinationError) -> Verdict {
+    use CoordinationError as E;
+    match error {
+        E::NoGroup { .. } => (
+            ErrorCode::Unreachable,
+            Some(
+                "a node that was started without seeds founds one; `macula_ctl raft status` shows what this node knows",
+            ),
+        ),
+        E::Unavailable { .. } => (ErrorCode::Timeout, Some("`macula_ctl raft status` shows the voters")),
+        E::Timeout(_) => (ErrorCode::Timeout, None),
+        E::Refused(_) | E::Unwilling(_) => (ErrorCode::Invalid, None),
+        E::NotInRealm(_) => (ErrorCode::Invalid, Some("`macula_ctl status` lists the node's realms")),
+        E::Busy | E::SessionLost => (ErrorCode::Conflict, None),
+        E::Forbidden(_) => (ErrorCode::Forbidden, None),
+        E::NoMember(_) => (ErrorCode::NotFound, None),
+        E::Stopped(_) => (ErrorCode::Closed, None),
+        _ => (ErrorCode::Internal, None),
+    }
+}
 
 fn join(error: &JoinError) -> Verdict {
     match error {

@@ -32,6 +32,7 @@ mod admin;
 pub mod api;
 mod calls;
 mod failure;
+mod groups;
 mod members;
 mod messages;
 mod routes;

@@ -18,6 +18,7 @@ use crate::admin::Control;
 use crate::api::{self, ErrorCode};
 use crate::calls::{self, Senders};
 use crate::failure::Failure;
+use crate::groups;
 use crate::members;
 use crate::messages::{self, lines, send};
 use crate::serve::{self, Servers};
@@ -87,6 +88,19 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/serve", get(serve::serve))
         .route("/v1/serve/{id}", post(serve::reply))
         .route("/v1/serve/{id}/{call}/part", get(serve::part))
+        .route("/v1/groups", get(groups::groups))
+        .route("/v1/groups/manage", post(groups::manage))
+        .route("/v1/groups/abandon", post(groups::abandon))
+        .route("/v1/elections", get(groups::elections))
+        .route("/v1/elections/observe", get(groups::observe))
+        .route("/v1/elections/campaign", get(groups::campaign))
+        .route("/v1/elections/resign", post(groups::resign))
+        .route("/v1/locks", get(groups::locks))
+        .route("/v1/locks/hold", get(groups::hold))
+        .route("/v1/logs", get(groups::logs))
+        .route("/v1/logs/append", post(groups::append))
+        .route("/v1/logs/read", get(groups::read))
+        .route("/v1/logs/tail", get(groups::tail))
         .route("/v1/log", put(log))
         .route("/v1/stop", post(stop))
         .route("/metrics", get(metrics))

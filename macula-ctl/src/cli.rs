@@ -1,6 +1,7 @@
 //! The command line, as clap sees it.
 
 pub(crate) mod bench;
+mod groups;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use macula::config::{Kind, Raw, Value};
+
+pub(crate) use groups::{ElectionCommand, LockCommand, LockRun, LogCommand, Named, RaftCommand};
 
 /// What stands at the end of `--help`.
 const AFTER_HELP: &str = "\
@@ -112,8 +115,17 @@ pub(crate) enum Command {
     /// Read or change what the node says about itself, for every member to see
     #[command(subcommand)]
     Tags(TagsCommand),
-    /// Change the log level of a running node
-    Log(Log),
+    /// Change the log level of a running node, or use the logs that a group keeps
+    Log(LogArgs),
+    /// Look after the group that keeps a realm's elections, locks and logs
+    #[command(subcommand)]
+    Raft(RaftCommand),
+    /// Elections: who leads, stand for one
+    #[command(subcommand)]
+    Election(ElectionCommand),
+    /// Locks: who holds them, run a program under one
+    #[command(subcommand)]
+    Lock(LockCommand),
     /// Print the node's metrics in the OpenMetrics text format, which Prometheus reads
     Metrics,
     /// Save or show which node commands talk to
@@ -427,9 +439,12 @@ pub(crate) enum TagsCommand {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Log {
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct LogArgs {
     /// error, warn, info, debug, trace, or a tracing filter such as `info,macula_dht=debug`
-    pub(crate) level: String,
+    pub(crate) level: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Option<LogCommand>,
 }
 
 #[derive(Debug, Subcommand)]

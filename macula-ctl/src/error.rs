@@ -27,6 +27,9 @@ pub(crate) enum CliError {
     /// The connection to the node broke.
     #[error("the connection to the node broke: {0}")]
     Broken(String),
+    /// The program that was to run under a lock failed, or was stopped as the lock was lost.
+    #[error("{0}")]
+    Program(String),
     /// Files or terminal.
     #[error("{what}: {cause}")]
     Io { what: String, cause: io::Error },
@@ -54,7 +57,7 @@ impl CliError {
             Self::Start { hint, .. } => hint.as_deref(),
             Self::Broken(_) => Some("see the node's log; `macula_ctl nodes` lists what runs"),
             Self::Missed(_) => Some("`macula_ctl members` lists who is there"),
-            Self::Io { .. } => None,
+            Self::Program(_) | Self::Io { .. } => None,
         }
     }
 
@@ -77,7 +80,7 @@ impl CliError {
             },
             Self::Missed(_) => 10,
             Self::Start { in_use: true, .. } => 9,
-            Self::Start { .. } | Self::Broken(_) | Self::Io { .. } => 1,
+            Self::Start { .. } | Self::Broken(_) | Self::Program(_) | Self::Io { .. } => 1,
         })
     }
 }

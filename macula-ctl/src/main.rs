@@ -25,7 +25,7 @@ use clap::Parser;
 use crate::cli::{Cli, Command, Global};
 use crate::client::Client;
 use crate::commands::{
-    bench, calls, dev, generate, inspect, manage, members, messages, retained, serve, start,
+    bench, calls, dev, generate, groups, inspect, manage, members, messages, retained, serve, start,
 };
 use crate::error::CliError;
 
@@ -97,7 +97,13 @@ async fn on_node(command: Command, global: &Global) -> Result<(), CliError> {
         Command::Config(command) => manage::config(client, format, &command).await,
         Command::Seeds(command) => manage::seeds(client, format, &command).await,
         Command::Tags(command) => manage::tags(client, format, command).await,
-        Command::Log(args) => manage::log(client, &args.level).await,
+        Command::Log(args) => match (args.command, args.level) {
+            (Some(command), _) => groups::log(client, format, command).await,
+            (None, level) => manage::log(client, &level.unwrap_or_default()).await,
+        },
+        Command::Raft(command) => groups::raft(client, format, command).await,
+        Command::Election(command) => groups::election(client, format, command).await,
+        Command::Lock(command) => groups::lock(client, format, command).await,
         Command::Metrics => inspect::metrics(client, format).await,
         Command::Start(_)
         | Command::Dev(_)

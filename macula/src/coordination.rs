@@ -24,7 +24,7 @@ impl Node {
     ///
     /// ```no_run
     /// # async fn example(node: macula::Node) -> Result<(), macula::Error> {
-    /// let election = node.election("matchmaking").await?;
+    /// let election = node.election("matchmaking")?;
     /// election.register_callback(|view| println!("leads: {}", view.is_leader));
     /// election.campaign("10.0.0.7:9000").await?;
     /// if let Some(token) = election.token() {
@@ -36,15 +36,15 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Name`].
-    pub async fn election(&self, name: &str) -> Result<Election, Error> {
-        self.election_in(self.realm(), name).await
+    pub fn election(&self, name: &str) -> Result<Election, Error> {
+        self.election_in(self.realm(), name)
     }
 
     /// The same, of another realm.
     ///
     /// # Errors
     /// [`Error::Name`], [`CoordinationError::NotInRealm`].
-    pub async fn election_in(&self, realm: Realm, name: &str) -> Result<Election, Error> {
+    pub fn election_in(&self, realm: Realm, name: &str) -> Result<Election, Error> {
         let name = ElectionName::from(name.parse::<Name>()?);
         let inner = self.inner.core.coordination.election(&realm, name)?;
         Ok(Election { node: self.clone(), inner })

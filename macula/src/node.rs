@@ -158,16 +158,30 @@ impl Node {
         if !failed.is_empty() {
             return Health::Unhealthy(format!("failed too often and stay down: {}", failed.join(", ")));
         }
-        match self.inner.core.swim.rival() {
-            None => Health::Healthy,
-            Some(rival) => {
-                let addrs: Vec<_> = rival.addrs.iter().map(ToString::to_string).collect();
-                let at = addrs.join(", ");
-                Health::Degraded(format!(
-                    "another process uses this node's key, at {at}: others see only one"
-                ))
+        if let Some(rival) = self.inner.core.swim.rival() {
+            let addrs: Vec<_> = rival.addrs.iter().map(ToString::to_string).collect();
+            let at = addrs.join(", ");
+            return Health::Degraded(format!(
+                "another process uses this node's key, at {at}: others see only one"
+            ));
+        }
+        self.groups_health()
+    }
+
+    fn groups_health(&self) -> Health {
+        for status in self.groups() {
+            let realm = &status.realm;
+            if let Some(why) = status.member.and_then(|member| member.stopped) {
+                return Health::Unhealthy(format!("the group of realm `{realm}` has stopped here: {why}"));
+            }
+            if let Some((_, node)) = status.foreign {
+                return Health::Degraded(format!(
+                    "realm `{realm}` has two groups, the other one at {}: one has to be abandoned",
+                    node.short()
+                ));
             }
         }
+        Health::Healthy
     }
 
     /// Its supervised tasks.

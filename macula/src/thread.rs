@@ -157,10 +157,7 @@ fn open(
     core_config.coordination = coordination_config(&config, id, data.is_some());
     let core = Core::new(transport, book, core_config, env);
     tags::apply(&core, &config.node.tags);
-    let kept = data.as_ref().map(|data| KeptFiles {
-        peers: PeersFile::new(data.peers_file()),
-        table: TableFile::new(data.table_file()),
-    });
+    let kept = data.as_ref().map(kept_files);
     let presence =
         Arc::new(Presence::new(core.clone(), clock.clone(), seeds(&config), kept, seed.wrapping_add(2)));
 
@@ -195,6 +192,10 @@ fn open(
         _thread: over.drop_guard(),
         shutdown: tokio::sync::Mutex::new(()),
     })
+}
+
+fn kept_files(data: &DataDir) -> KeptFiles {
+    KeptFiles { peers: PeersFile::new(data.peers_file()), table: TableFile::new(data.table_file()) }
 }
 
 fn spawn(core: &Core<QuicTransport>, presence: &Arc<Presence<QuicTransport>>, supervisor: &Supervisor) {

@@ -93,7 +93,7 @@ async fn each_task_restarts_alone_and_the_application_does_not_notice() {
     answers(&a, "before").await;
 
     let tasks: Vec<String> = restarts(&b).into_keys().collect();
-    assert_eq!(tasks.len(), 7, "{tasks:?}");
+    assert_eq!(tasks.len(), 8, "{tasks:?}");
     for node in [&b, &a] {
         for task in &tasks {
             let before = restarts(node);

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod calls;
 pub(crate) mod dev;
 pub(crate) mod generate;
+pub(crate) mod groups;
 pub(crate) mod inspect;
 pub(crate) mod manage;
 pub(crate) mod members;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use macula_proto::Timestamp;
 use macula_transport::Transport;
 use parking_lot::Mutex;
@@ -26,6 +27,12 @@ use crate::objects::{
 
 /// How long one try to open a session takes; tries go on as long as one is wanted.
 const OPEN_MAX: Duration = Duration::from_secs(5);
+
+/// Between two tries of what must be heard in the end.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Elections that a new session stands for at the same time.
+const CAMPAIGNS_AT_ONCE: usize = 32;
 
 /// How long a node that stops waits until its session is closed.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -321,11 +328,16 @@ impl<T: Transport, S: LogStore> Client<T, S> {
         self.release_hold(session, acquired);
         // Dropped outside of a runtime, the session's end has to do.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (seat, lock) = (self.seat.clone(), lock.clone());
+        let (seat, lock, session_now) = (self.seat.clone(), lock.clone(), self.session());
         runtime.spawn(async move {
-            let release = Request::Release { session, lock, acquired };
-            if let Err(cause) = seat.request(release, OPEN_MAX).await {
-                tracing::debug!(%cause, "a lock could not be given back; it is free when the session ends");
+            // As long as the session lives, nobody else gets the lock, so the group must hear of it.
+            while session_now.borrow().session == Some(session) {
+                let release = Request::Release { session, lock: lock.clone(), acquired };
+                match seat.request(release, OPEN_MAX).await {
+                    Ok(_) | Err(CoordinationError::Refused(_)) => return,
+                    Err(cause) => tracing::debug!(%cause, "a lock could not be given back yet"),
+                }
+                tokio::time::sleep(AGAIN).await;
             }
         });
     }
@@ -343,15 +355,27 @@ impl<T: Transport, S: LogStore> Client<T, S> {
                 Some((election.clone(), request, value))
             })
             .collect();
-        for (election, request, value) in campaigns {
-            let request = Request::Campaign { session, election, request, value };
-            let seat = self.seat.clone();
-            tokio::spawn(async move {
-                if let Err(cause) = seat.request(request, OPEN_MAX).await {
-                    tracing::warn!(%cause, "could not campaign again");
+        let (seat, session_now) = (self.seat.clone(), self.session());
+        tokio::spawn(futures_util::stream::iter(campaigns).for_each_concurrent(
+            CAMPAIGNS_AT_ONCE,
+            move |campaign| {
+                let (seat, session_now) = (seat.clone(), session_now.clone());
+                let (election, request, value) = campaign;
+                async move {
+                    let request = Request::Campaign { session, election, request, value };
+                    while session_now.borrow().session == Some(session) {
+                        match seat.request(request.clone(), OPEN_MAX).await {
+                            Ok(_) => return,
+                            Err(CoordinationError::Refused(cause)) => {
+                                return tracing::warn!(%cause, "this node stands for election no more");
+                            }
+                            Err(cause) => tracing::debug!(%cause, "could not campaign again yet"),
+                        }
+                        tokio::time::sleep(AGAIN).await;
+                    }
                 }
-            });
-        }
+            },
+        ));
     }
 
     /// Stands for an election, and says how it stands.

@@ -12,7 +12,7 @@ use super::error::CoordinationError;
 use super::seen::Look;
 use crate::LogStore;
 use crate::objects::{
-    Answer, FencingToken, LockMode, LockName, Request, RequestId, RequestInfo, SessionId, Standing,
+    Answer, FencingToken, LockMode, LockName, Refusal, Request, RequestId, RequestInfo, SessionId, Standing,
 };
 
 /// Who waits in line asks so often how it stands, should it have missed what it was told.
@@ -127,7 +127,7 @@ impl<T: Transport, S: LogStore> Place<T, S> {
             Ok(Answer::Standing(standing)) => Ok(standing),
             Ok(other) => Err(CoordinationError::Protocol(format!("{other:?}"))),
             Err(CoordinationError::Refused(
-                crate::objects::Refusal::SessionUnknown(_) | crate::objects::Refusal::RequestOver(_),
+                Refusal::SessionUnknown(_) | Refusal::RequestOver(_) | Refusal::RequestLate(_),
             )) => Err(CoordinationError::SessionLost),
             Err(other) => Err(other),
         }
@@ -160,16 +160,18 @@ impl<T: Transport, S: LogStore> Place<T, S> {
 
     /// Leaves the line, unless it was granted meanwhile.
     async fn give_up(mut self, waited: Duration) -> Result<LockGuard<T, S>, CoordinationError> {
-        self.kept = true;
         let (session, acquired) = (self.session, self.request);
         let withdraw = Request::Withdraw { session, lock: self.lock.name.clone(), acquired };
         match self.lock.client.seat.request(withdraw, PATIENCE).await {
-            Ok(Answer::Standing(Standing::Granted(token))) => Ok(self.granted(token)),
-            _ => {
+            Ok(Answer::Standing(Standing::Granted(token))) => return Ok(self.granted(token)),
+            Ok(_) | Err(CoordinationError::Refused(_)) => {
+                self.kept = true;
                 self.lock.client.release_hold(session, acquired);
-                Err(CoordinationError::Timeout(waited))
             }
+            // The group has not heard of it: it is told until it has.
+            Err(_) => {}
         }
+        Err(CoordinationError::Timeout(waited))
     }
 
     fn granted(mut self, token: FencingToken) -> LockGuard<T, S> {

@@ -175,6 +175,10 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         id: GroupId,
         storage: u64,
     ) -> Result<(Group<S>, mpsc::Receiver<Duty>), CoordinationError> {
+        // After a restart of its task there is one already. Two engines on one store would acknowledge what neither keeps.
+        if let Some(before) = self.member() {
+            before.group.stop().await;
+        }
         write_durably(&*self.around.store, id, vec![self.part(storage)]).await?;
         let me = VoterId { node: self.me(), storage };
         let (transport, store) = (self.around.transport.clone(), self.around.store.clone());

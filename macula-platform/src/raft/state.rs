@@ -72,17 +72,21 @@ impl<S: LogStore> LogEntries<S> {
         if from >= end {
             return Ok(Vec::new());
         }
-        {
+        // Looked at first: what leaves it meanwhile is in the store by then.
+        let pending: Vec<(u64, Bytes)> = {
             let pending = self.pending.lock();
-            if pending.contains_key(&(log, from)) {
-                let found = pending.range((log, from)..(log, end));
-                return crate::store::fitting(
-                    found.map(|((_, offset), entry)| Ok((*offset, entry.clone()))),
-                    bytes_max,
-                );
-            }
+            let found = pending.range((log, from)..(log, end));
+            found.map(|((_, offset), entry)| (*offset, entry.clone())).collect()
+        };
+        let in_store = pending.first().map_or(end, |(first, _)| *first);
+        if from >= in_store {
+            return crate::store::fitting(pending.into_iter().map(Ok), bytes_max);
         }
-        self.store.log_entries(self.group, number(log), from, end, bytes_max)
+        let stored = self.store.log_entries(self.group, number(log), from, in_store, bytes_max)?;
+        let next = stored.last().map_or(from, |(last, _)| last + 1);
+        // A page that holds all that the store has goes on with what is on its way there.
+        let rest = pending.into_iter().filter(|_| next == in_store);
+        crate::store::fitting(stored.into_iter().chain(rest).map(Ok), bytes_max)
     }
 
     /// The same, with what is kept beside an entry.
