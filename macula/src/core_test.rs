@@ -55,7 +55,7 @@ impl Mesh {
             gate: Arc::new(AllowAll),
             seed: n.into(),
             epoch: rand::random(),
-            store: Arc::new(RedbStore::in_memory(StoreOptions::default(), StoreMetrics::default()).unwrap()),
+            store: Arc::new(RedbStore::in_memory(StoreOptions::default(), StoreMetrics::default())),
             boot_clock: Arc::new(TokioClock::default()),
         };
         let config = CoreConfig {

@@ -317,7 +317,7 @@ fn store(data: Option<&DataDir>, metrics: StoreMetrics) -> Result<RedbStore, Sta
     let options = StoreOptions::default();
     Ok(match data {
         Some(data) => RedbStore::open(&data.groups_file(), options, metrics)?,
-        None => RedbStore::in_memory(options, metrics)?,
+        None => RedbStore::in_memory(options, metrics),
     })
 }
 

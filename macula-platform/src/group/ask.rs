@@ -71,6 +71,29 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
                 None => Err(CoordinationError::NoGroup { realm: self.realm.clone(), waited: Duration::ZERO }),
             }
         };
+        // A member hears of another leader long before it is sure that the one it asked is dead.
+        let another_leads = async {
+            let Some(member) = self.member() else { return std::future::pending().await };
+            let mut roles = member.group.roles();
+            loop {
+                let leader = member.group.status().leader.map(|leader| leader.node);
+                if leader.is_some() && leader != target {
+                    return;
+                }
+                if !roles.changed().await {
+                    return std::future::pending().await;
+                }
+            }
+        };
+        let asking = async {
+            tokio::select! {
+                answered = asking => answered,
+                () = another_leads => {
+                    let why = "another leader was elected meanwhile".into();
+                    Err(CoordinationError::Unavailable { realm: self.realm.clone(), waited: Duration::ZERO, why })
+                }
+            }
+        };
         let answered = tokio::time::timeout(ANSWER_MAX, asking).await;
         let answered = answered.unwrap_or_else(|_| {
             let why = "the node that was asked did not answer".into();

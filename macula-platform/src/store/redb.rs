@@ -50,9 +50,18 @@ impl Default for StoreOptions {
 
 /// A store in a file.
 ///
-/// See [`LogStore`] for what it guarantees. A second process that opens the same file gets [`StoreError::Open`].
-#[derive(Debug)]
+/// See [`LogStore`] for what it guarantees. A second process that opens the same file gets [`StoreError::Open`]. A file that is
+/// not there yet, and the memory that goes with it, is made when there is something to keep.
 pub struct RedbStore {
+    opened: OnceLock<Opened>,
+    /// How it is opened, until it is.
+    open: Mutex<Option<Opening>>,
+}
+
+type Opening = Box<dyn Fn() -> Result<Opened, StoreError> + Send>;
+
+#[derive(Debug)]
+struct Opened {
     database: Arc<Database>,
     /// `None` once closed.
     queue: Mutex<Option<Sender<Waiting>>>,
@@ -70,25 +79,56 @@ struct Waiting {
 }
 
 impl RedbStore {
-    /// Opens the file, or makes it.
+    /// Opens the file, or makes it once there is something to keep.
     ///
     /// # Errors
     /// [`StoreError::Open`] if it cannot be opened, is no such file, or another process has it open.
     pub fn open(path: &Path, options: StoreOptions, metrics: StoreMetrics) -> Result<Self, StoreError> {
-        let refused = |cause: redb::DatabaseError| StoreError::Open {
-            path: path.display().to_string(),
-            cause: cause.to_string(),
-        };
-        let database = builder(options).create(path).map_err(refused)?;
-        Self::start(database, options, metrics)
+        let (path, is_there) = (path.to_owned(), path.exists());
+        let store = Self::later(Box::new(move || {
+            let refused = |cause: redb::DatabaseError| StoreError::Open {
+                path: path.display().to_string(),
+                cause: cause.to_string(),
+            };
+            let database = builder(options).create(&path).map_err(refused)?;
+            Opened::start(database, options, metrics.clone())
+        }));
+        if is_there {
+            store.opened()?;
+        }
+        Ok(store)
+    }
+
+    fn later(open: Opening) -> Self {
+        Self { opened: OnceLock::new(), open: Mutex::new(Some(open)) }
+    }
+
+    fn opened(&self) -> Result<&Opened, StoreError> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let mut open = self.open.lock();
+        if let Some(how) = &*open {
+            // Nobody else can have set it: that takes the lock.
+            let _ = self.opened.set(how()?);
+            *open = None;
+        }
+        self.opened.get().ok_or(StoreError::Closed)
+    }
+
+    /// Writes what waits, and takes nothing more.
+    pub fn close(&self) {
+        *self.open.lock() = None;
+        if let Some(opened) = self.opened.get() {
+            opened.close();
+        }
     }
 
     /// One that is gone with the process: for nodes that keep nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Open`].
-    pub fn in_memory(options: StoreOptions, metrics: StoreMetrics) -> Result<Self, StoreError> {
-        Self::on_backend(redb::backends::InMemoryBackend::new(), options, metrics)
+    pub fn in_memory(options: StoreOptions, metrics: StoreMetrics) -> Self {
+        Self::later(Box::new(move || {
+            Opened::on_backend(redb::backends::InMemoryBackend::new(), options, metrics.clone())
+        }))
     }
 
     /// The same on something else than a file.
@@ -96,6 +136,23 @@ impl RedbStore {
     /// # Errors
     /// The same.
     pub fn on_backend(
+        backend: impl StorageBackend,
+        options: StoreOptions,
+        metrics: StoreMetrics,
+    ) -> Result<Self, StoreError> {
+        let opened = Opened::on_backend(backend, options, metrics)?;
+        Ok(Self { opened: OnceLock::from(opened), open: Mutex::new(None) })
+    }
+}
+
+impl std::fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedbStore").field("opened", &self.opened).finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    fn on_backend(
         backend: impl StorageBackend,
         options: StoreOptions,
         metrics: StoreMetrics,
@@ -127,8 +184,7 @@ impl RedbStore {
         })
     }
 
-    /// Writes what waits, and takes nothing more.
-    pub fn close(&self) {
+    fn close(&self) {
         drop(self.queue.lock().take());
         if let Some(writer) = self.writer.lock().take()
             && writer.join().is_err()
@@ -138,7 +194,7 @@ impl RedbStore {
     }
 }
 
-impl Drop for RedbStore {
+impl Drop for Opened {
     fn drop(&mut self) {
         self.close();
     }
@@ -166,25 +222,26 @@ fn failure(cause: impl std::fmt::Display) -> StoreError {
 impl LogStore for RedbStore {
     async fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let bytes: usize = batch.writes.iter().map(Write::bytes).sum();
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.room_bytes);
-        let room = self.room.clone().acquire_many_owned(permits).await.map_err(|_| StoreError::Closed)?;
-        if let Some(error) = self.failed.get() {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.opened()?.room_bytes);
+        let opened = self.opened()?;
+        let room = opened.room.clone().acquire_many_owned(permits).await.map_err(|_| StoreError::Closed)?;
+        if let Some(error) = opened.failed.get() {
             return Err(error.clone());
         }
         let waiting = Waiting { batch, _room: room };
-        let queue = self.queue.lock();
+        let queue = opened.queue.lock();
         queue.as_ref().ok_or(StoreError::Closed)?.send(waiting).map_err(|_| StoreError::Closed)
     }
 
     fn slot(&self, group: GroupId, slot: Slot) -> Result<Option<Bytes>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failure)?;
+        let transaction = self.opened()?.database.begin_read().map_err(failure)?;
         let table = transaction.open_table(SLOTS).map_err(failure)?;
         let value = table.get((group.0, slot as u8)).map_err(failure)?;
         value.map(|value| open(&slot_place(slot), value.value())).transpose()
     }
 
     fn bounds(&self, group: GroupId) -> Result<Option<(u64, u64)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failure)?;
+        let transaction = self.opened()?.database.begin_read().map_err(failure)?;
         let table = transaction.open_table(ENTRIES).map_err(failure)?;
         let mut range = table.range((group.0, 0)..=(group.0, u64::MAX)).map_err(failure)?;
         let Some(first) = range.next() else { return Ok(None) };
@@ -200,7 +257,7 @@ impl LogStore for RedbStore {
         end: u64,
         bytes_max: usize,
     ) -> Result<Vec<(u64, Bytes)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failure)?;
+        let transaction = self.opened()?.database.begin_read().map_err(failure)?;
         let table = transaction.open_table(ENTRIES).map_err(failure)?;
         let found = table.range((group.0, from)..(group.0, end.max(from))).map_err(failure)?;
         let opened = found.map(|item| {
@@ -219,7 +276,7 @@ impl LogStore for RedbStore {
         end: u64,
         bytes_max: usize,
     ) -> Result<Vec<(u64, Bytes)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failure)?;
+        let transaction = self.opened()?.database.begin_read().map_err(failure)?;
         let table = transaction.open_table(LOG_ENTRIES).map_err(failure)?;
         let found = table.range((group.0, log, from)..(group.0, log, end.max(from))).map_err(failure)?;
         let opened = found.map(|item| {
@@ -231,7 +288,7 @@ impl LogStore for RedbStore {
     }
 
     fn logs(&self, group: GroupId) -> Result<Vec<u128>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failure)?;
+        let transaction = self.opened()?.database.begin_read().map_err(failure)?;
         let table = transaction.open_table(LOG_ENTRIES).map_err(failure)?;
         let mut logs = Vec::new();
         let mut next = Some(0);
@@ -246,7 +303,10 @@ impl LogStore for RedbStore {
     }
 
     fn groups(&self) -> Result<Vec<(GroupId, Bytes)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failure)?;
+        if self.opened.get().is_none() {
+            return Ok(Vec::new());
+        }
+        let transaction = self.opened()?.database.begin_read().map_err(failure)?;
         let table = transaction.open_table(SLOTS).map_err(failure)?;
         let mut groups = Vec::new();
         for item in table.iter().map_err(failure)? {

@@ -229,10 +229,11 @@ async fn a_file_belongs_to_one_process_and_damage_in_it_is_noticed() {
     let path = directory.path().join("store");
     let open = || RedbStore::open(&path, StoreOptions::default(), StoreMetrics::default());
     let store = open().unwrap();
-    let second = open();
-    assert!(matches!(&second, Err(StoreError::Open { .. })), "{second:?}");
+    assert!(!path.exists(), "there is nothing to keep yet");
     let marker = Bytes::from_static(b"a value that can be found in the file");
     write_durably(&store, GROUPS[0], vec![Write::Set(Slot::Image, marker.clone())]).await.unwrap();
+    let second = open();
+    assert!(matches!(&second, Err(StoreError::Open { .. })), "{second:?}");
     drop(store);
     let mut bytes = std::fs::read(&path).unwrap();
     let places: Vec<_> =
