@@ -2,7 +2,7 @@
 
 mod answer;
 mod change;
-mod codec;
+pub(crate) mod codec;
 mod command;
 mod election;
 pub mod limits;

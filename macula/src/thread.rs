@@ -153,9 +153,8 @@ fn open(
         store: Arc::new(store(data.as_ref(), store_metrics.clone())?),
         boot_clock: Arc::new(BootClock(*clock)),
     };
-    let mut core_config = core_config(&config, seed, handlers_on)?;
-    core_config.coordination = coordination_config(&config, id, data.is_some());
-    let core = Core::new(transport, book, core_config, env);
+    let coordination = coordination_config(&config, id, data.is_some());
+    let core = Core::new(transport, book, core_config(&config, coordination, seed, handlers_on)?, env);
     tags::apply(&core, &config.node.tags);
     let kept = data.as_ref().map(kept_files);
     let presence =
@@ -271,7 +270,12 @@ fn trust(config: &Config) -> Result<Trust, StartError> {
     Ok(Trust::authority_from_pem(&read(authorities)?, &revoked).map_err(BindError::Trust)?)
 }
 
-fn core_config(config: &Config, seed: u64, handlers_on: Option<Handle>) -> Result<CoreConfig, StartError> {
+fn core_config(
+    config: &Config,
+    coordination: CoordinationConfig,
+    seed: u64,
+    handlers_on: Option<Handle>,
+) -> Result<CoreConfig, StartError> {
     let swim = SwimConfig {
         protocol_period: config.membership.protocol_period,
         probe_timeout: config.membership.protocol_period / 2,
@@ -308,7 +312,6 @@ fn core_config(config: &Config, seed: u64, handlers_on: Option<Handle>) -> Resul
         handlers_on,
         ..RpcConfig::default()
     };
-    let coordination = CoordinationConfig::default();
     Ok(CoreConfig { swim, directory, pubsub, rpc, coordination, realms: config.node.realms.clone() })
 }
 

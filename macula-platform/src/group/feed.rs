@@ -7,8 +7,9 @@ use bytes::Bytes;
 use macula_proto::{Frame, FrameKind, ProtoError, Realm, wire};
 
 use super::message::{MessageError, node_in};
-use super::seen::{leader_in, leader_out};
+use super::seen::{leader_in, leader_out, parsed};
 use crate::GroupId;
+use crate::objects::codec::{id_out, millis};
 use crate::objects::{
     Change, ElectionName, FencingToken, LockChange, LockMode, LogId, LogIndex, LogName, LogOffset, Objects,
     RequestId, SessionChange, SessionId,
@@ -102,13 +103,10 @@ impl Interest {
             return Err(MessageError::Wrong("not what to watch"));
         }
         let header: wire::GroupWatch = frame.header()?;
-        const WRONG: MessageError = MessageError::Wrong("a name that breaks the rule of names");
-        let elections = header.elections.iter().map(|name| name.parse()).collect::<Result<_, _>>();
-        let logs = header.logs.iter().map(|name| name.parse()).collect::<Result<_, _>>();
         let interest = Self {
             session: header.session.map(|session| SessionId::from_wire(Some(session))),
-            elections: elections.map_err(|_| WRONG)?,
-            logs: logs.map_err(|_| WRONG)?,
+            elections: header.elections.iter().map(|name| parsed(name)).collect::<Result<_, _>>()?,
+            logs: header.logs.iter().map(|name| parsed(name)).collect::<Result<_, _>>()?,
         };
         let group = group_of(header.group_high, header.group_low);
         Ok((Realm::from_wire(&header.realm)?, group, interest))
@@ -131,8 +129,8 @@ pub(super) fn change_out(change: &Change) -> Result<Frame, ProtoError> {
         }
         Change::Session { at, session, owner, change } => {
             let (kind, ttl) = session_change_out(*change);
-            let (session, owner) = (Some(session.to_wire()), Bytes::copy_from_slice(owner.as_bytes()));
-            (at, Kind::Session(wire::ChangedSession { session, owner, kind, ttl_ms: ttl.as_millis() as u64 }))
+            let (session, owner) = (Some(session.to_wire()), id_out(owner));
+            (at, Kind::Session(wire::ChangedSession { session, owner, kind, ttl_ms: millis(ttl) }))
         }
         Change::Log { at, log, id, bounds } => {
             let (first, next) = bounds.unwrap_or_default();
@@ -151,16 +149,13 @@ pub(super) fn change_in(frame: &Frame) -> Result<Change, MessageError> {
     }
     let wire::GroupChange { index, change } = frame.header()?;
     let at = LogIndex(index);
-    const NAME: MessageError = MessageError::Wrong("a name that breaks the rule of names");
     Ok(match change.ok_or(MessageError::Wrong("a change of an unknown kind"))? {
-        Kind::Election(wire::ChangedElection { election, leader }) => Change::Election {
-            at,
-            election: election.parse().map_err(|_| NAME)?,
-            leader: leader.map(leader_in).transpose()?,
-        },
+        Kind::Election(wire::ChangedElection { election, leader }) => {
+            Change::Election { at, election: parsed(&election)?, leader: leader.map(leader_in).transpose()? }
+        }
         Kind::Lock(wire::ChangedLock { lock, session, request, kind, token }) => Change::Lock {
             at,
-            lock: lock.parse().map_err(|_| NAME)?,
+            lock: parsed(&lock)?,
             session: SessionId::from_wire(session),
             request: RequestId(request),
             change: lock_change_in(kind, token)?,
@@ -173,7 +168,7 @@ pub(super) fn change_in(frame: &Frame) -> Result<Change, MessageError> {
         },
         Kind::Log(wire::ChangedLog { log, id, gone, first, next }) => Change::Log {
             at,
-            log: log.parse().map_err(|_| NAME)?,
+            log: parsed(&log)?,
             id: LogId::from_wire(id),
             bounds: (!gone).then_some((LogOffset(first), LogOffset(next))),
         },

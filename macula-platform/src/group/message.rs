@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use super::seen::{Look, Seen};
 use crate::lease::KeepAlive;
+use crate::objects::codec::id_out;
 use crate::objects::{CodecError, FencingToken, Request};
 use crate::raft::codec::{self as raft, group_of, group_parts, voter_in, voter_out};
 use crate::{GroupId, VoterId};
@@ -178,11 +179,10 @@ impl Told {
 impl Manage {
     fn to_wire(&self) -> wire::GroupManage {
         use wire::group_manage::Change;
-        let bytes = |node: &NodeId| Bytes::copy_from_slice(node.as_bytes());
         let change = match self {
-            Self::Add(node) => Change::Add(bytes(node)),
-            Self::Remove(node) => Change::Remove(bytes(node)),
-            Self::Transfer(node) => Change::Transfer(node.as_ref().map_or_else(Bytes::new, bytes)),
+            Self::Add(node) => Change::Add(id_out(node)),
+            Self::Remove(node) => Change::Remove(id_out(node)),
+            Self::Transfer(node) => Change::Transfer(node.as_ref().map_or_else(Bytes::new, id_out)),
         };
         wire::GroupManage { change: Some(change) }
     }
@@ -200,7 +200,5 @@ impl Manage {
 
 /// A node's id.
 pub(super) fn node_in(bytes: &Bytes) -> Result<NodeId, MessageError> {
-    let bytes =
-        <[u8; 32]>::try_from(bytes.as_ref()).map_err(|_| MessageError::Wrong("a node id of not 32 bytes"))?;
-    Ok(NodeId::from_bytes(bytes))
+    Ok(NodeId::try_from(bytes.as_ref()).map_err(CodecError::from)?)
 }

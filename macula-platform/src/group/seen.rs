@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use macula_proto::{NodeId, UnixMillis, wire};
+use macula_proto::{UnixMillis, wire};
 
 use super::message::{MessageError, node_in};
+use crate::objects::codec::{id_out, millis};
 use crate::objects::{
     CandidateInfo, ElectionInfo, ElectionName, FencingToken, Leader, LockInfo, LockMode, LockName, LogId,
     LogInfo, LogName, LogOffset, RequestId, RequestInfo, Retention, SessionId, SessionInfo,
@@ -85,22 +85,14 @@ impl Look {
 }
 
 /// A name or a place from a message.
-fn parsed<T: std::str::FromStr>(text: &str) -> Result<T, MessageError> {
+pub(super) fn parsed<T: std::str::FromStr>(text: &str) -> Result<T, MessageError> {
     text.parse().map_err(|_| MessageError::Wrong("a name or place that breaks the rule of its kind"))
-}
-
-fn owner_out(owner: &NodeId) -> Bytes {
-    Bytes::copy_from_slice(owner.as_bytes())
-}
-
-const fn millis(time: Duration) -> u64 {
-    time.as_millis() as u64
 }
 
 pub(super) fn leader_out(leader: &Leader) -> wire::SeenLeader {
     wire::SeenLeader {
         session: Some(leader.session.to_wire()),
-        owner: owner_out(&leader.owner),
+        owner: id_out(&leader.owner),
         value: leader.value.clone(),
         token: Some(leader.token.to_wire()),
     }
@@ -206,7 +198,7 @@ fn log_in(seen: wire::SeenLog) -> Result<LogInfo, MessageError> {
 fn session_out(info: &SessionInfo) -> wire::SeenSession {
     wire::SeenSession {
         session: Some(info.session.to_wire()),
-        owner: owner_out(&info.owner),
+        owner: id_out(&info.owner),
         ttl_ms: millis(info.ttl),
         elections: info.elections as u64,
         locks: info.locks as u64,
@@ -224,7 +216,7 @@ fn session_in(seen: wire::SeenSession) -> Result<SessionInfo, MessageError> {
 }
 
 fn candidate_out(info: &CandidateInfo) -> wire::SeenCandidate {
-    let (session, owner) = (Some(info.session.to_wire()), owner_out(&info.owner));
+    let (session, owner) = (Some(info.session.to_wire()), id_out(&info.owner));
     wire::SeenCandidate { session, owner, value: info.value.clone() }
 }
 
@@ -236,7 +228,7 @@ fn candidate_in(seen: wire::SeenCandidate) -> Result<CandidateInfo, MessageError
 fn request_out(info: &RequestInfo) -> wire::SeenRequest {
     wire::SeenRequest {
         session: Some(info.session.to_wire()),
-        owner: owner_out(&info.owner),
+        owner: id_out(&info.owner),
         request: info.request.0,
         shared: info.mode == LockMode::Shared,
         token: info.token.map(FencingToken::to_wire),

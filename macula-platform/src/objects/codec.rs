@@ -11,7 +11,7 @@ mod request;
 use std::time::Duration;
 
 use bytes::Bytes;
-use macula_proto::{IdError, MessageError, NameError, decode};
+use macula_proto::{IdError, MessageError, NameError, NodeId, decode};
 use prost::Message;
 
 use super::answer::{Answer, Refusal};
@@ -89,8 +89,13 @@ impl Answer {
 }
 
 /// Whole milliseconds, as all times are kept and sent.
-pub(super) fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A node id, as it is kept and sent.
+pub(crate) fn id_out(id: &NodeId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
 }
 
 #[cfg(test)]

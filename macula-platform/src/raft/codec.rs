@@ -13,6 +13,7 @@ use super::types::{
     Ballot, Entry, Membership, Payload, Position, Proposal, SnapshotMeta, StoredMembership, VoterId,
 };
 use crate::GroupId;
+use crate::objects::codec::id_out;
 
 /// While the voters change there are two sets of them, and never more.
 const SETS_MAX: usize = 2;
@@ -43,13 +44,13 @@ pub(crate) const fn group_of(high: u64, low: u64) -> GroupId {
 }
 
 pub(crate) fn voter_out(voter: &VoterId) -> wire::RaftVoter {
-    wire::RaftVoter { node: Bytes::copy_from_slice(voter.node.as_bytes()), storage: voter.storage }
+    wire::RaftVoter { node: id_out(&voter.node), storage: voter.storage }
 }
 
 pub(crate) fn voter_in(voter: Option<wire::RaftVoter>) -> Result<VoterId, CodecError> {
     let voter = voter.ok_or(CodecError::Missing("voter"))?;
-    let node = <[u8; 32]>::try_from(voter.node.as_ref()).map_err(|_| CodecError::Voter)?;
-    Ok(VoterId { node: NodeId::from_bytes(node), storage: voter.storage })
+    let node = NodeId::try_from(voter.node.as_ref()).map_err(|_| CodecError::Voter)?;
+    Ok(VoterId { node, storage: voter.storage })
 }
 
 pub(crate) fn ballot_out(ballot: &Ballot) -> wire::RaftBallot {

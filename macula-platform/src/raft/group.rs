@@ -19,6 +19,7 @@ use super::network::Links;
 use super::server;
 use super::state::{LogEntries, LogEntry, State, View};
 use super::types::{Proposal, Types, VoterId};
+use crate::objects::codec::millis;
 use crate::objects::{Answer, Change, Command, LogId, LogOffset, Objects};
 use crate::{GroupId, LogStore, StoreError};
 
@@ -217,7 +218,6 @@ impl<S: LogStore> Clone for Group<S> {
 }
 
 fn config(id: GroupId, timing: Timing) -> Result<openraft::Config, GroupError> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = openraft::Config {
         cluster_name: id.to_string(),
         heartbeat_interval: millis(timing.heartbeat),

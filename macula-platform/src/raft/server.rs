@@ -15,7 +15,7 @@ use super::codec::{
     CodecError, ballot_in, ballot_out, entries_in, group_of, image_in, position_in, position_out, voter_in,
 };
 use super::state::{Image, LogEntries, State};
-use super::types::{Ballot, Types};
+use super::types::{Ballot, Position, Types};
 use crate::objects::LogId;
 use crate::{GroupId, LogStore, StoreError};
 
@@ -211,6 +211,14 @@ fn appended(result: StreamAppendResult<Types>) -> wire::RaftAppended {
         Err(StreamAppendError::Conflict(at)) => (wire::RaftOutcome::Conflict, Some(at), None),
         Err(StreamAppendError::HigherVote(ballot)) => (wire::RaftOutcome::HigherBallot, None, Some(ballot)),
     };
+    outcome_out(outcome, last, ballot)
+}
+
+fn outcome_out(
+    outcome: wire::RaftOutcome,
+    last: Option<Position>,
+    ballot: Option<Ballot>,
+) -> wire::RaftAppended {
     wire::RaftAppended {
         outcome: outcome.into(),
         last: last.as_ref().map(position_out),
@@ -255,11 +263,7 @@ async fn transfer<S: LogStore>(
         }
         Err(TransferLeaderError::LogNotFlushed { actual, .. }) => (wire::RaftOutcome::NotReady, actual, None),
     };
-    Ok(wire::RaftAppended {
-        outcome: outcome.into(),
-        last: last.as_ref().map(position_out),
-        ballot: ballot.as_ref().map(ballot_out),
-    })
+    Ok(outcome_out(outcome, last, ballot))
 }
 
 /// Takes an image: entries of logs go straight to the disk, the objects are installed once they are complete.
@@ -292,9 +296,5 @@ async fn take_image<S: LogStore>(
     let (meta, objects) = image_in(image)?;
     let snapshot = SnapshotOf::<Types, Image> { meta, snapshot: Image::new(objects) };
     let answer = raft.install_full_snapshot(ballot, snapshot).await?;
-    Ok(wire::RaftAppended {
-        outcome: wire::RaftOutcome::Matched.into(),
-        last: None,
-        ballot: Some(ballot_out(&answer.vote)),
-    })
+    Ok(outcome_out(wire::RaftOutcome::Matched, None, Some(answer.vote)))
 }

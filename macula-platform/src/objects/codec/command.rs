@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::super::command::{Command, Request};
 use super::super::place::{Epoch, LogIndex, SessionId};
-use super::CodecError;
+use super::{CodecError, id_out};
 
 /// A session in a list: epoch and index.
 const SESSION_BYTES: usize = 16;
@@ -16,7 +16,7 @@ impl Command {
     pub(super) fn to_wire(&self) -> wire::ObjectCommand {
         let kind = match self {
             Self::Asked { by, stamp, request } => Kind::Asked(wire::ObjectAsked {
-                by: Bytes::copy_from_slice(by.as_bytes()),
+                by: id_out(by),
                 stamp_ms: stamp.0,
                 request: request.to_wire().encode_to_vec().into(),
             }),

@@ -1,10 +1,10 @@
 //! State to records.
 
 use bytes::Bytes;
+use macula_proto::wire;
 use macula_proto::wire::object_record::Kind;
-use macula_proto::{NodeId, wire};
 
-use super::super::codec::millis;
+use super::super::codec::{id_out, millis};
 use super::super::command::LockMode;
 use super::super::election::{Candidate, Election};
 use super::super::lock::{Lock, Wait};
@@ -43,7 +43,7 @@ impl Writer {
         let (from, late, seen) = session.window.parts();
         self.put(Kind::Session(wire::RecordSession {
             session: Some(id.to_wire()),
-            owner: id_bytes(session.owner),
+            owner: id_out(&session.owner),
             nonce: session.nonce.0,
             ttl_ms: session.ttl_ms,
             from,
@@ -85,7 +85,7 @@ impl Writer {
         self.put(Kind::Log(wire::RecordLog {
             name: name.as_str().into(),
             log: Some(log.id.to_wire()),
-            creator: id_bytes(log.creator),
+            creator: id_out(&log.creator),
             entries: log.retention.entries,
             bytes: log.retention.bytes,
             age_ms: log.retention.age.map(millis),
@@ -105,7 +105,7 @@ impl Writer {
     fn writer(&mut self, id: WriterId, writer: &LogWriter) {
         self.put(Kind::Writer(wire::RecordWriter {
             writer: Some(id.to_wire()),
-            owner: id_bytes(writer.owner),
+            owner: id_out(&writer.owner),
             nonce: writer.nonce.0,
             sequence: writer.sequence.0,
             first: writer.first.0,
@@ -113,8 +113,4 @@ impl Writer {
             used: Some(writer.used.to_wire()),
         }));
     }
-}
-
-fn id_bytes(id: NodeId) -> Bytes {
-    Bytes::copy_from_slice(id.as_bytes())
 }
