@@ -21,7 +21,7 @@ pub use calls::{
 };
 pub use groups::{
     Abandoned, Append, Appended, Election, ElectionEvent, Foreign, Group, InRealm, Lock, LockEvent, Log,
-    LogEntry, Manage,
+    LogEntry, Manage, Recover, Recovered,
 };
 pub use topics::*;
 

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use macula::{
-    CoordinationError, ElectionView, Error, Leader, LockGuard, LockMode, LogOffset, Node, NodeId, RealmStatus,
+    CoordinationError, ElectionView, Error, Foreign, Kinship, Leader, LockGuard, LockMode, LogOffset, Node,
+    NodeId, RealmStatus,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -45,9 +46,16 @@ fn group(status: &RealmStatus) -> api::Group {
         term: member.map(|member| member.term),
         last: member.and_then(|member| member.last),
         applied: member.and_then(|member| member.applied),
-        foreign: status
-            .foreign
-            .map(|(group, node)| api::Foreign { group: group.to_string(), node: node.to_string() }),
+        foreign: status.foreign.map(|Foreign { group, node, kinship }| api::Foreign {
+            group: group.to_string(),
+            node: node.to_string(),
+            kinship: match kinship {
+                Kinship::Stranger => "stranger".into(),
+                Kinship::Older => "older".into(),
+                Kinship::Newer => "newer".into(),
+            },
+        }),
+        recovering: status.recovering,
         stopped: member.and_then(|member| member.stopped.clone()),
     }
 }
@@ -75,6 +83,22 @@ pub(crate) async fn abandon(
 ) -> Result<Json<api::Abandoned>, Failure> {
     let realm = realm_in(&node, request.realm.as_deref())?;
     Ok(Json(api::Abandoned { group: node.abandon_group(realm).await?.to_string() }))
+}
+
+pub(crate) async fn recover(
+    State(node): State<Node>,
+    Json(request): Json<api::Recover>,
+) -> Result<Json<api::Recovered>, Failure> {
+    let realm = realm_in(&node, request.realm.as_deref())?;
+    let recovered = node.recover_group(realm, request.force).await?;
+    Ok(Json(api::Recovered {
+        replaced: recovered.replaced.to_string(),
+        group: recovered.group.to_string(),
+        epoch: recovered.epoch.0,
+        last: recovered.last,
+        uncertain: recovered.uncertain,
+        lost: recovered.lost.iter().map(|voter| voter.node.to_string()).collect(),
+    }))
 }
 
 /// Query of everything that is named.
@@ -339,6 +363,10 @@ pub(crate) async fn tail(
                     CoordinationError::Unavailable { .. } | CoordinationError::NoGroup { .. },
                 )) => {
                     tokio::time::sleep(TAIL_PAUSE).await;
+                }
+                // It goes on further back, as its offsets tell.
+                Err(Error::Coordination(error @ CoordinationError::LogRewound { .. })) => {
+                    tracing::warn!(%error, "a tail goes back");
                 }
                 Err(error) => return tracing::debug!(%error, "a tail ended"),
             }

@@ -91,6 +91,7 @@ pub(crate) fn router(node: Node, control: Control) -> Router {
         .route("/v1/groups", get(groups::groups))
         .route("/v1/groups/manage", post(groups::manage))
         .route("/v1/groups/abandon", post(groups::abandon))
+        .route("/v1/groups/recover", post(groups::recover))
         .route("/v1/elections", get(groups::elections))
         .route("/v1/elections/observe", get(groups::observe))
         .route("/v1/elections/campaign", get(groups::campaign))

@@ -10,7 +10,9 @@ mod feed;
 mod lock;
 mod log;
 mod message;
+mod part;
 mod peers;
+mod recover;
 mod seat;
 mod seen;
 mod service;
@@ -25,6 +27,7 @@ pub use lock::{Lock, LockGuard};
 pub use log::{Log, LogPage, LogTail};
 pub use message::Manage;
 pub use peers::Peers;
+pub use recover::{Foreign, Kinship, Recovered};
 pub use service::{Coordination, CoordinationEnvironment, RealmStatus};
 
 #[cfg(test)]

@@ -29,14 +29,14 @@ pub use fence::{
 };
 pub use group::{
     CallbackId, Coordination, CoordinationConfig, CoordinationEnvironment, CoordinationError, Election,
-    ElectionChanges, ElectionView, Founding, Lock, LockGuard, Log, LogPage, LogTail, Manage, Peers,
-    RealmStatus,
+    ElectionChanges, ElectionView, Foreign, Founding, Kinship, Lock, LockGuard, Log, LogPage, LogTail,
+    Manage, Peers, RealmStatus, Recovered,
 };
 pub use objects::{
     Answer, CandidateInfo, Change, CodecError, Command, Counts, Effects, ElectionInfo, ElectionName, Ended,
     Epoch, FencingToken, Leader, LockChange, LockInfo, LockMode, LockName, LogId, LogIndex, LogInfo, LogName,
-    LogOffset, LogWrite, Nonce, Objects, PlaceError, Refusal, Request, RequestId, RequestInfo, Retention,
-    SessionChange, SessionId, SessionInfo, SnapshotError, Standing, WriterId, WriterSequence,
+    LogOffset, LogRecovery, LogWrite, Nonce, Objects, PlaceError, Refusal, Request, RequestId, RequestInfo,
+    Retention, SessionChange, SessionId, SessionInfo, SnapshotError, Standing, WriterId, WriterSequence,
 };
 pub use raft::{Group, GroupError, GroupStatus, LogEntry, Roles, Timing, VoterId};
 pub use store::{

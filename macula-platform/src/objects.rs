@@ -14,6 +14,7 @@ mod model_test;
 mod names;
 mod place;
 mod query;
+mod recovery;
 mod session;
 mod snapshot;
 mod usage;
@@ -30,4 +31,5 @@ pub use place::{
     WriterSequence,
 };
 pub use query::{CandidateInfo, Counts, ElectionInfo, LockInfo, LogInfo, RequestInfo, SessionInfo};
+pub use recovery::LogRecovery;
 pub use snapshot::SnapshotError;

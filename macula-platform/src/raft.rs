@@ -4,6 +4,7 @@ pub(crate) mod codec;
 mod group;
 mod log;
 mod network;
+pub(crate) mod recovery;
 mod server;
 mod state;
 mod types;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use macula_platform::{
     CandidateInfo, ElectionInfo, ElectionName, FencingToken, GroupId, Leader, LockInfo, LockMode, LockName,
-    LogEntry, LogInfo, LogName, LogOffset, Manage, RealmStatus, RedbStore, RequestInfo, Retention, SessionId,
-    SessionInfo, Standing,
+    LogEntry, LogInfo, LogName, LogOffset, Manage, RealmStatus, Recovered, RedbStore, RequestInfo, Retention,
+    SessionId, SessionInfo, Standing,
 };
 use macula_proto::{Name, Realm};
 use macula_transport::QuicTransport;
@@ -129,6 +129,16 @@ impl Node {
     /// [`CoordinationError::NoMember`].
     pub async fn abandon_group(&self, realm: Realm) -> Result<GroupId, Error> {
         self.coordinate(|layer| async move { layer.abandon(&realm).await }).await
+    }
+
+    /// Makes a new group of what this node has of a realm's group, after a majority of the voters was lost for good; see
+    /// [`Coordination::recover`](macula_platform::Coordination::recover) for what is kept and what may be lost. With `force` also
+    /// where the group seems to be well.
+    ///
+    /// # Errors
+    /// [`CoordinationError::NoMember`]; [`CoordinationError::Unwilling`] where the group is not lost.
+    pub async fn recover_group(&self, realm: Realm, force: bool) -> Result<Recovered, Error> {
+        self.coordinate(|layer| async move { layer.recover(&realm, force).await }).await
     }
 
     /// Elections that somebody leads, by name, after `after`: at most 256.

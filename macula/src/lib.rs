@@ -99,9 +99,9 @@ pub use macula_dht::{DirectoryError, Found, Record};
 pub use macula_membership::{Event, EventError, EventReceiver, Incarnation, Member, MemberState, Tags};
 pub use macula_platform::{
     CandidateInfo, ElectionInfo, ElectionName, Epoch, FenceError, FencedStore, Fences, FencingToken,
-    FileFences, GroupId, GroupStatus, Leader, LockInfo, LockMode, LockName, LogEntry, LogInfo, LogName,
-    LogOffset, Manage, MemoryFences, RealmStatus, RequestInfo, Retention, SessionId, SessionInfo, Standing,
-    VoterId,
+    FileFences, Foreign, GroupId, GroupStatus, Kinship, Leader, LockInfo, LockMode, LockName, LogEntry,
+    LogInfo, LogName, LogOffset, LogRecovery, Manage, MemoryFences, RealmStatus, Recovered, RequestInfo,
+    Retention, SessionId, SessionInfo, Standing, VoterId,
 };
 pub use macula_proto::limits::PAYLOAD_BYTES_MAX;
 pub use macula_proto::{

@@ -171,14 +171,14 @@ impl Node {
     fn groups_health(&self) -> Health {
         for status in self.groups() {
             let realm = &status.realm;
+            if let Some(foreign) = status.foreign {
+                let (node, kinship) = (foreign.node.short(), foreign.kinship);
+                return Health::Degraded(format!(
+                    "realm `{realm}` has two groups, the other one at {node}: {kinship}"
+                ));
+            }
             if let Some(why) = status.member.and_then(|member| member.stopped) {
                 return Health::Unhealthy(format!("the group of realm `{realm}` has stopped here: {why}"));
-            }
-            if let Some((_, node)) = status.foreign {
-                return Health::Degraded(format!(
-                    "realm `{realm}` has two groups, the other one at {}: one has to be abandoned",
-                    node.short()
-                ));
             }
         }
         Health::Healthy

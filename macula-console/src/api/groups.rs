@@ -27,6 +27,8 @@ pub struct Group {
     pub applied: Option<u64>,
     /// Another group of the same realm, and who belongs to it: one of the two has to be abandoned.
     pub foreign: Option<Foreign>,
+    /// The group was recovered, and grants no election and no lock before all leases of before are over. Only members know.
+    pub recovering: bool,
     /// Why this member takes no part any more.
     pub stopped: Option<String>,
 }
@@ -38,6 +40,9 @@ pub struct Foreign {
     pub group: String,
     /// A node that belongs to it.
     pub node: String,
+    /// `stranger`: both were founded; `older`: it is what this group was before it was recovered; `newer`: this group became
+    /// it when it was recovered without this node.
+    pub kinship: String,
 }
 
 /// Body of `POST /v1/groups/manage`: exactly one change.
@@ -70,6 +75,34 @@ pub struct InRealm {
 pub struct Abandoned {
     /// The group that was given up.
     pub group: String,
+}
+
+/// Body of `POST /v1/groups/recover`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Recover {
+    /// Realm; the node's first one if absent.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// Also where the group seems to be well.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Answer to `POST /v1/groups/recover`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The group that is no more.
+    pub replaced: String,
+    /// The group that the node is the only member of.
+    pub group: String,
+    /// Its epoch: the first number of its fencing tokens.
+    pub epoch: u64,
+    /// The last command that the node had.
+    pub last: u64,
+    /// So many of its commands were not known to be committed, and are kept all the same.
+    pub uncertain: u64,
+    /// The voters that the old group had beside this node.
+    pub lost: Vec<String>,
 }
 
 /// One element of `GET /v1/elections`, and what its observers see.

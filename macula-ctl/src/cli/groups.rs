@@ -83,6 +83,23 @@ pub(crate) enum RaftCommand {
         #[arg(long)]
         realm: Option<String>,
     },
+    /// Make a new group of what this node has, after a majority of the voters was lost for good. All that had reached this
+    /// node is kept; what had reached only the lost ones is lost. Choose the member that has applied most, and be sure
+    /// that the others are down. Elections and locks are granted again a minute later, logs take entries at once
+    Recover {
+        /// The group that is meant, as `raft status` shows it: nothing is done if it is another
+        #[arg(long, value_name = "ID")]
+        group: Option<String>,
+        /// Realm; the node's first one if absent
+        #[arg(long)]
+        realm: Option<String>,
+        /// Ask no question
+        #[arg(long)]
+        yes: bool,
+        /// Also if the group seems to be well
+        #[arg(long)]
+        force: bool,
+    },
     /// Give up this node's part in a group, with all that is in its store: the way out where two groups were founded in one
     /// realm
     Abandon {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::Method;
 use macula_console::api::{
     Abandoned, Append, Appended, Election, ElectionEvent, Group, InRealm, Lock, LockEvent, Log, LogEntry,
-    Manage, Payload,
+    Manage, Payload, Recover, Recovered,
 };
 use serde_json::{Value, json};
 
@@ -29,6 +29,9 @@ pub(crate) async fn raft(client: &Client, format: Format, command: RaftCommand) 
         RaftCommand::Transfer { id, realm } => {
             Manage { transfer: Some(id.unwrap_or_else(|| "any".into())), ..manage(realm) }
         }
+        RaftCommand::Recover { group, realm, yes, force } => {
+            return recover(client, format, group, yes, Recover { realm, force }).await;
+        }
         RaftCommand::Abandon { realm } => {
             let abandoned: Abandoned =
                 client.send(Method::POST, "/v1/groups/abandon", &InRealm { realm }).await?;
@@ -39,6 +42,54 @@ pub(crate) async fn raft(client: &Client, format: Format, command: RaftCommand) 
     let _: Value = client.send(Method::POST, "/v1/groups/manage", &change).await?;
     output::say("done");
     Ok(())
+}
+
+/// Asks the operator, unless told not to, and has the node recover its group.
+async fn recover(
+    client: &Client,
+    format: Format,
+    group: Option<String>,
+    yes: bool,
+    request: Recover,
+) -> Result<(), CliError> {
+    let groups: Vec<Group> = client.get("/v1/groups").await?;
+    let is_asked = |group: &&Group| request.realm.as_ref().is_none_or(|realm| group.realm == *realm);
+    let found = groups.iter().find(is_asked);
+    let (known, applied) =
+        (found.and_then(|found| found.group.clone()), found.and_then(|found| found.applied));
+    if group.is_some() && group != known {
+        return Err(CliError::Usage {
+            message: format!(
+                "the node's group is {}, not the one that was named",
+                known.unwrap_or("none".into())
+            ),
+            hint: "`macula_ctl raft status` shows it".into(),
+        });
+    }
+    if !yes {
+        let known = known.as_deref().unwrap_or("of this realm");
+        let applied = applied.map_or_else(|| "nothing".into(), |applied| format!("command {applied}"));
+        output::say(&format!(
+            "group {known} becomes a group of this node alone, which has applied {applied}. What only the other voters had \
+             is lost, and they must be down for good: one that comes back has to be told `raft abandon`. Go on? [yes/no]"
+        ));
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map_err(CliError::io("stdin"))?;
+        if answer.trim() != "yes" {
+            return Err(CliError::Usage {
+                message: "not confirmed: nothing was done".into(),
+                hint: "answer `yes`, or give --yes".into(),
+            });
+        }
+    }
+    let recovered: Recovered = client.send(Method::POST, "/v1/groups/recover", &request).await?;
+    output::one(format, &recovered, || {
+        format!(
+            "group {} is now {}, of this node alone, with all up to command {} ({} of them not known to be committed). Logs take \
+             entries; elections and locks are granted again in a minute, with tokens from {}.0 on. Nodes that join become voters",
+            recovered.replaced, recovered.group, recovered.last, recovered.uncertain, recovered.epoch
+        )
+    })
 }
 
 /// One member of a group.
@@ -256,14 +307,25 @@ impl Row for Group {
         vec![
             self.realm.clone(),
             self.group.clone().unwrap_or_else(|| "none yet".into()),
-            self.stopped.as_ref().map_or_else(|| self.role.clone(), |why| format!("stopped: {why}")),
+            match &self.stopped {
+                Some(why) => format!("stopped: {why}"),
+                None if self.recovering => format!("{}, recovering", self.role),
+                None => self.role.clone(),
+            },
             self.leader.as_deref().map(short).unwrap_or_default(),
             voters.join(","),
             self.applied.map(|applied| applied.to_string()).unwrap_or_default(),
             self.foreign
                 .as_ref()
                 .map(|foreign| {
-                    format!("{} at {}: one must be abandoned", foreign.group, short(&foreign.node))
+                    let at = format!("{} at {}", foreign.group, short(&foreign.node));
+                    match foreign.kinship.as_str() {
+                        "older" => format!("{at}: it was recovered as this one, and must be abandoned there"),
+                        "newer" => {
+                            format!("{at}: this one was recovered as that, and must be abandoned here")
+                        }
+                        _ => format!("{at}: one must be abandoned"),
+                    }
                 })
                 .unwrap_or_default(),
         ]

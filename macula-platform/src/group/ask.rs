@@ -29,6 +29,16 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         patience: Duration,
     ) -> Result<Told, CoordinationError> {
         self.need();
+        if let Some(group) = self.superseded() {
+            let why = format!(
+                "it was recovered from a lost quorum without this node, as {group}: to join that, macula_ctl raft abandon"
+            );
+            return Err(CoordinationError::Unavailable {
+                realm: self.realm.clone(),
+                waited: Duration::ZERO,
+                why,
+            });
+        }
         let mut last = None;
         let asking = async {
             let mut pause = PAUSE;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use macula_proto::Timestamp;
+use macula_proto::{NodeId, Timestamp};
 use macula_transport::Transport;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -18,12 +18,12 @@ use super::error::CoordinationError;
 use super::feed::Interest;
 use super::message::Question;
 use super::seat::Seat;
-use crate::LogStore;
 use crate::lease::{Holder, HolderEffect, KeptAlive, Lease};
 use crate::objects::{
     Answer, Change, ElectionName, FencingToken, Leader, LockChange, LockName, LogId, LogIndex, LogName,
     LogOffset, Nonce, Request, RequestId, SessionId,
 };
+use crate::{GroupId, LogStore};
 
 /// How long one try to open a session takes; tries go on as long as one is wanted.
 const OPEN_MAX: Duration = Duration::from_secs(5);
@@ -76,6 +76,8 @@ pub(crate) struct Client<T: Transport, S: LogStore> {
     requests: AtomicU64,
     session_wanted: Notify,
     is_session_wanted: Mutex<bool>,
+    /// The group whose changes this node was told last.
+    watched: Mutex<Option<GroupId>>,
     elections: Mutex<BTreeMap<ElectionName, Arc<Observed>>>,
     holds: Mutex<BTreeMap<(SessionId, RequestId), watch::Sender<Hold>>>,
     logs: Mutex<BTreeMap<LogName, watch::Sender<Bounds>>>,
@@ -91,6 +93,7 @@ impl<T: Transport, S: LogStore> Client<T, S> {
             requests: AtomicU64::new(0),
             session_wanted: Notify::new(),
             is_session_wanted: Mutex::new(false),
+            watched: Mutex::new(None),
             elections: Mutex::default(),
             holds: Mutex::default(),
             logs: Mutex::default(),
@@ -115,13 +118,15 @@ impl<T: Transport, S: LogStore> Client<T, S> {
         RequestId(self.requests.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// The session, once there is one.
+    /// The session, once there is one that this node may rely on: its first time to live may be over when the group
+    /// answers late, until the first keep-alive is answered.
     pub(super) async fn open_session(&self) -> SessionId {
         *self.is_session_wanted.lock() = true;
         self.session_wanted.notify_one();
         let mut session = self.session();
         loop {
-            if let Some(session) = session.borrow_and_update().session {
+            let view = *session.borrow_and_update();
+            if let Some(session) = view.session.filter(|_| view.lease.valid(self.now())) {
                 return session;
             }
             if session.changed().await.is_err() {
@@ -154,6 +159,8 @@ impl<T: Transport, S: LogStore> Client<T, S> {
                     return;
                 }
                 () = self.hold(holder) => {}
+                // Places in another group's log mean something else: a session of the same number could be anybody's.
+                () = self.seat.until_elsewhere() => {}
             }
             tracing::warn!(realm = %self.seat.realm, %session, "the session of this node was lost, with all that it held");
             self.holds.lock().retain(|(of, _), hold| {
@@ -175,10 +182,11 @@ impl<T: Transport, S: LogStore> Client<T, S> {
     }
 
     async fn new_session(&self) -> Holder {
-        let nonce = Nonce(self.seat.draw());
         let around = &self.seat.around;
-        let sent = self.now();
         loop {
+            // Each try is for another session: its time counts from when it was first asked for, and tries may go on for minutes.
+            // One that is opened late by an earlier try ends by itself.
+            let (nonce, sent) = (Nonce(self.seat.draw()), self.now());
             let request = Request::OpenSession { nonce, ttl: around.config.session_ttl };
             match self.seat.request(request, OPEN_MAX).await {
                 Ok(Answer::SessionOpened { session, ttl }) => {
@@ -225,6 +233,21 @@ impl<T: Transport, S: LogStore> Client<T, S> {
                     HolderEffect::Lost(_) => return,
                 }
             }
+        }
+    }
+
+    /// Changes of this group are told from now on. What was known of another does not make them old news.
+    pub(super) fn begin_to_watch(&self, group: GroupId) {
+        let before = self.watched.lock().replace(group);
+        if before.is_none_or(|before| before == group) {
+            return;
+        }
+        for observed in self.elections.lock().values() {
+            *observed.at.lock() = LogIndex::default();
+            *observed.resigned.lock() = FencingToken::default();
+        }
+        for bounds in self.logs.lock().values() {
+            bounds.send_replace(None);
         }
     }
 
@@ -407,10 +430,11 @@ impl<T: Transport, S: LogStore> Client<T, S> {
 
 impl Observed {
     /// The leader, if that is this node by its session, and it has not resigned since.
-    pub(super) fn own(&self, session: SessionId) -> Option<Leader> {
+    pub(super) fn own(&self, me: NodeId, session: SessionId) -> Option<Leader> {
         let is_candidate = self.campaign.lock().is_some();
         let own = |leader: &&Leader| {
-            is_candidate && leader.session == session && leader.token > *self.resigned.lock()
+            let is_own = leader.session == session && leader.owner == me;
+            is_candidate && is_own && leader.token > *self.resigned.lock()
         };
         self.leader.borrow().as_ref().filter(own).cloned()
     }

@@ -1,9 +1,10 @@
-//! What a member has to do beside replicating: the leader keeps sessions alive or ends them, looks after the members, and has
-//! entries of logs removed that got too old.
+//! What a member has to do beside replicating: the leader keeps sessions alive or ends them, looks after the members, has
+//! entries of logs removed that got too old, and ends the pause after a recovery.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use macula_proto::Timestamp;
 use macula_transport::Transport;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +15,8 @@ use super::message::Manage;
 use super::seat::Seat;
 use super::steward::{Step, Steward, Unwilling};
 use crate::lease::{KeepAlive, Keeper, KeeperEffect, KeptAlive, RoundId, Ticket};
-use crate::objects::{Change, Command, Objects, SessionChange, SessionId};
+use crate::objects::limits::TTL_MAX;
+use crate::objects::{Change, Command, SessionChange, SessionId};
 use crate::raft::{Group, GroupError, GroupStatus};
 use crate::{LogStore, VoterId};
 
@@ -85,8 +87,10 @@ pub(crate) struct Duties<T: Transport, S: LogStore> {
     leading: Option<u64>,
     /// A change of members is under way.
     stepping: bool,
-    /// Entries that got too old are being removed.
-    trimming: bool,
+    /// Since when it leads with all that was committed before.
+    serving_since: Option<Timestamp>,
+    /// What is due by the clock is being proposed.
+    deciding: bool,
 }
 
 impl<T: Transport, S: LogStore> Duties<T, S> {
@@ -103,7 +107,8 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
             work: JoinSet::new(),
             leading: None,
             stepping: false,
-            trimming: false,
+            serving_since: None,
+            deciding: false,
         }
     }
 
@@ -171,6 +176,7 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
     }
 
     fn stop_keeping(&mut self) {
+        self.serving_since = None;
         let mut out = Vec::new();
         self.keeper.stop(&mut out);
         self.carry_out(out);
@@ -213,7 +219,9 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
             }
             Done::Ready(term, true) if self.leading == Some(term) => {
                 let sessions: Vec<_> = self.group.look(|objects| objects.times_to_live().collect());
-                self.keeper.serve(self.seat.around.clock.now(), sessions);
+                let now = self.seat.around.clock.now();
+                self.serving_since = Some(now);
+                self.keeper.serve(now, sessions);
             }
             // Still the leader, as far as it knows, and without a majority: tried again until one of both is over.
             Done::Ready(term, false) if self.leading == Some(term) => self.barrier(term, BARRIER_PAUSE),
@@ -228,7 +236,7 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
                 }
             }
             Done::Proposed(result) => {
-                self.trimming = false;
+                self.deciding = false;
                 if let Err(cause) = result {
                     tracing::debug!(%cause, "what the leader decided was not committed");
                 }
@@ -346,7 +354,7 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
             .copied()
     }
 
-    /// Plans the next change of members, and has old entries of logs removed.
+    /// Plans the next change of members, and proposes what is due by the clock.
     fn look_after_members(&mut self) {
         if self.leading.is_none() {
             return;
@@ -358,12 +366,25 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
                 self.step(step, None);
             }
         }
-        let unix = self.seat.around.clock.unix();
-        let due = self.group.look(Objects::trim_due).is_some_and(|due| due <= unix);
-        if due && !self.trimming {
-            self.trimming = true;
-            self.propose(Command::Trim { stamp: unix });
+        if let Some(command) = self.due().filter(|_| !self.deciding) {
+            self.deciding = true;
+            self.propose(command);
         }
+    }
+
+    /// What it is time for: old entries of logs go, and a group that was recovered grants again.
+    fn due(&self) -> Option<Command> {
+        let clock = &self.seat.around.clock;
+        let (trim_due, recovering) =
+            self.group.look(|objects| (objects.trim_due(), objects.is_recovering().then(|| objects.epoch())));
+        if let Some(epoch) = recovering {
+            // Nobody of the old group was heard since, or it would not have been recovered; so all leases are over when the
+            // longest is. Who begins to lead meanwhile begins to wait.
+            let is_over = self.serving_since.is_some_and(|since| clock.now().since(since) >= TTL_MAX);
+            return is_over.then_some(Command::Resume { epoch });
+        }
+        let stamp = clock.unix();
+        trim_due.is_some_and(|due| due <= stamp).then_some(Command::Trim { stamp })
     }
 
     fn step(&mut self, step: Step, asked: Option<oneshot::Sender<Result<(), ManageError>>>) {

@@ -122,7 +122,7 @@ impl<T: Transport, S: LogStore> Election<T, S> {
     /// The fencing token of this node's leadership, if it leads now.
     pub fn token(&self) -> Option<FencingToken> {
         let view = self.client.session_now();
-        let leader = self.observed.own(view.session?)?;
+        let leader = self.observed.own(self.client.seat.me(), view.session?)?;
         view.lease.valid(self.client.now()).then_some(leader.token)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use macula_proto::Realm;
 
 use crate::StoreError;
-use crate::objects::Refusal;
+use crate::objects::{Epoch, LogName, LogOffset, Refusal};
 use crate::raft::GroupError;
 
 /// Why an election, a lock or a log did not do what it was asked for.
@@ -42,6 +42,19 @@ pub enum CoordinationError {
     /// It was not granted in time, and is not wanted any more.
     #[error("not granted within {0:?}")]
     Timeout(Duration),
+    /// The group was recovered from a lost quorum, and entries of the log that were read before are gone.
+    #[error(
+        "log `{log}` was recovered from a lost quorum: entries from offset {from} on are gone, and there may be others in their \
+         place (epoch {epoch})"
+    )]
+    LogRewound {
+        /// The log.
+        log: LogName,
+        /// The epoch that the recovery began.
+        epoch: Epoch,
+        /// Entries below this offset are what they were.
+        from: LogOffset,
+    },
     /// Somebody else has it.
     #[error("it is held by somebody else")]
     Busy,

@@ -14,7 +14,7 @@ use super::error::CoordinationError;
 use super::seen::{Look, Seen};
 use crate::LogStore;
 use crate::objects::{
-    Answer, LogInfo, LogName, LogOffset, Nonce, Refusal, Request, Retention, WriterId, WriterSequence,
+    Answer, Epoch, LogInfo, LogName, LogOffset, Nonce, Refusal, Request, Retention, WriterId, WriterSequence,
 };
 use crate::raft::LogEntry;
 
@@ -80,6 +80,21 @@ impl<T: Transport, S: LogStore> Log<T, S> {
     /// was dropped meanwhile.
     pub async fn append_all(&self, entries: Vec<Bytes>) -> Result<LogOffset, CoordinationError> {
         let mut slot = self.writer.lock().await;
+        match self.append_as(&mut slot, entries.clone()).await {
+            // The group was recovered from a lost quorum, and some of this writer's appends were lost: so this one is certainly
+            // not there, and goes on as another writer's.
+            Err(CoordinationError::Refused(Refusal::SequenceGap { .. })) => {
+                self.append_as(&mut slot, entries).await
+            }
+            other => other,
+        }
+    }
+
+    async fn append_as(
+        &self,
+        slot: &mut Option<Writer>,
+        entries: Vec<Bytes>,
+    ) -> Result<LogOffset, CoordinationError> {
         // Taken, so that an append whose outcome is not known is followed by a new writer, not by a gap in the numbers.
         let mut writer = match slot.take() {
             Some(writer) => writer,
@@ -95,7 +110,7 @@ impl<T: Transport, S: LogStore> Log<T, S> {
             }
             Ok(other) => Err(CoordinationError::Protocol(format!("{other:?}"))),
             Err(CoordinationError::Refused(refusal)) => {
-                if !matches!(refusal, Refusal::WriterUnknown(_) | Refusal::WriterForeign(_)) {
+                if !is_of_another_history(&refusal) {
                     // Nothing was appended, so the number is free.
                     writer.sequence.0 -= 1;
                     *slot = Some(writer);
@@ -127,7 +142,7 @@ impl<T: Transport, S: LogStore> Log<T, S> {
     /// Entries from an offset on, one after the other, also those that will be appended.
     pub fn tail(&self, from: LogOffset) -> LogTail<T, S> {
         let bounds = self.client.watch_log(&self.name);
-        LogTail { log: self.clone(), next: from, page: VecDeque::new(), bounds }
+        LogTail { log: self.clone(), next: from, page: VecDeque::new(), bounds, epoch: None }
     }
 
     /// The log's bounds and settings; `None` if there is none of that name.
@@ -163,6 +178,8 @@ pub struct LogTail<T: Transport, S: LogStore> {
     next: LogOffset,
     page: VecDeque<LogEntry>,
     bounds: watch::Receiver<Bounds>,
+    /// Of the last recovery that this tail knows of.
+    epoch: Option<Epoch>,
 }
 
 impl<T: Transport, S: LogStore> LogTail<T, S> {
@@ -174,7 +191,9 @@ impl<T: Transport, S: LogStore> LogTail<T, S> {
     /// Waits for the next entry. Entries that retention removed before they were read are passed over: offsets tell.
     ///
     /// # Errors
-    /// [`CoordinationError`] if the group does not answer for ten seconds; the tail goes on where it was.
+    /// [`CoordinationError::LogRewound`] once for each recovery from a lost quorum that took back entries which this tail has
+    /// given: it goes on at the first offset that may hold another entry than before. [`CoordinationError`] if the group does not
+    /// answer for ten seconds; the tail goes on where it was.
     pub async fn next(&mut self) -> Result<LogEntry, CoordinationError> {
         loop {
             if let Some(entry) = self.page.pop_front() {
@@ -182,10 +201,28 @@ impl<T: Transport, S: LogStore> LogTail<T, S> {
                 return Ok(entry);
             }
             self.bounds.borrow_and_update();
-            self.page = self.log.read(self.next).await?.entries.into();
+            let LogPage { log, entries } = self.log.read(self.next).await?;
+            self.look_back(log.as_ref())?;
+            self.page = entries.into();
             if self.page.is_empty() {
                 self.more().await;
             }
+        }
+    }
+
+    /// Whether what this tail has given is still there.
+    fn look_back(&mut self, log: Option<&LogInfo>) -> Result<(), CoordinationError> {
+        let Some(log) = log else { return Ok(()) };
+        let newest = log.recovered.last().map_or(Epoch(0), |recovery| recovery.epoch);
+        let known = self.epoch.replace(newest);
+        let Some(known) = known else { return Ok(()) };
+        let since = log.recovered.iter().filter(|recovery| recovery.epoch > known);
+        match since.map(|recovery| recovery.from).min() {
+            Some(from) if from < self.next => {
+                self.next = from;
+                Err(CoordinationError::LogRewound { log: log.log.clone(), epoch: newest, from })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -195,4 +232,15 @@ impl<T: Transport, S: LogStore> LogTail<T, S> {
         let told = self.bounds.wait_for(|bounds| bounds.is_some_and(|(_, _, end)| end > next));
         let _ = tokio::time::timeout(ASK_AGAIN, told).await;
     }
+}
+
+/// Whether the log knows nothing of what the writer did: it was dropped, or what it had was lost in a recovery.
+const fn is_of_another_history(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::WriterUnknown(_)
+            | Refusal::WriterForeign(_)
+            | Refusal::SequenceGap { .. }
+            | Refusal::SequenceOver { .. }
+    )
 }

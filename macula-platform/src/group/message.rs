@@ -4,6 +4,7 @@ use bytes::Bytes;
 use macula_proto::{Frame, FrameKind, NodeId, ProtoError, Realm, RealmError, decode, wire};
 use prost::Message as _;
 
+use super::part::{names_in, names_out};
 use super::seen::{Look, Seen};
 use crate::lease::KeepAlive;
 use crate::objects::codec::id_out;
@@ -86,6 +87,8 @@ pub(crate) struct Told {
     pub(crate) text: String,
     /// The last command that it has applied.
     pub(crate) at: FencingToken,
+    /// What that group was before recoveries, the last one first.
+    pub(crate) replaces: Vec<GroupId>,
     pub(crate) answer: Bytes,
 }
 
@@ -142,6 +145,7 @@ impl Told {
             text: self.text.chars().take(256).collect(),
             storage: self.storage,
             at: Some(self.at.to_wire()),
+            replaces: names_out(&self.replaces),
         };
         Frame::new(FrameKind::GROUP_TOLD, &header, self.answer.clone())
     }
@@ -166,6 +170,7 @@ impl Told {
             storage: header.storage,
             text: header.text.chars().take(256).collect(),
             at: FencingToken::from_wire(header.at),
+            replaces: names_in(header.replaces),
             answer: frame.payload().clone(),
         })
     }

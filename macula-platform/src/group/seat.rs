@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use macula_proto::{Access, Action, Clock, Frame, Gate, NodeId, Realm, decode, wire};
+use macula_proto::{Access, Action, Clock, Frame, Gate, NodeId, Realm};
 use macula_transport::{ResetCode, StreamRx, StreamTx, Transport};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -24,22 +24,21 @@ use super::config::{CoordinationConfig, Founding};
 use super::duty::{Duty, ManageError};
 use super::error::CoordinationError;
 use super::message::{Ask, Manage, Outcome, Question, Told};
+use super::part::{NO_STORAGE, Part};
 use super::peers::Peers;
+use super::recover::{Foreign, Kinship};
 use super::seen::{Look, PAGE_MAX, Seen};
 use crate::lease::Kept;
 use crate::objects::{Command, FencingToken, Objects};
 use crate::raft::{Group, GroupError};
 use crate::store::write_durably;
-use crate::{GroupId, LogStore, Slot, VoterId, Write};
+use crate::{GroupId, LogStore, VoterId};
 
 /// Duties that wait for the member's task, at most.
 const DUTIES_MAX: usize = 1_024;
 
 /// Entries of a log on one page, in bytes.
 const PAGE_BYTES: usize = 512 * 1024;
-
-/// In place of a store's number: this node is a member no more.
-pub(crate) const NO_STORAGE: u64 = 0;
 
 /// What a node needs to coordinate.
 pub(crate) struct Surroundings<T, S> {
@@ -63,13 +62,17 @@ pub(crate) struct Seat<T: Transport, S: LogStore> {
     changed: watch::Sender<u64>,
     /// Whether anybody needs the group.
     needed: watch::Sender<bool>,
+    /// Held by whoever opens, ends or replaces this node's part.
+    pub(super) moving: tokio::sync::Mutex<()>,
 }
 
 struct State<S: LogStore> {
     member: Option<Member<S>>,
     known: Option<Known>,
-    /// Another group of the realm, and who belongs to it.
-    foreign: Option<(GroupId, NodeId)>,
+    /// Another group of the realm.
+    foreign: Option<Foreign>,
+    /// The group that this node is a member of was recovered without it: it serves nobody any more.
+    superseded: bool,
     /// The number of this node's store, should it become a member.
     storage: u64,
 }
@@ -78,11 +81,12 @@ struct State<S: LogStore> {
 pub(crate) struct Member<S: LogStore> {
     pub(crate) group: Group<S>,
     pub(crate) duties: mpsc::Sender<Duty>,
+    pub(crate) part: Arc<Part>,
 }
 
 impl<S: LogStore> Clone for Member<S> {
     fn clone(&self) -> Self {
-        Self { group: self.group.clone(), duties: self.duties.clone() }
+        Self { group: self.group.clone(), duties: self.duties.clone(), part: self.part.clone() }
     }
 }
 
@@ -93,15 +97,26 @@ pub(crate) struct Known {
     pub(crate) voters: Vec<VoterId>,
     pub(crate) leader: Option<VoterId>,
     pub(crate) wanted: bool,
+    pub(crate) replaces: Vec<GroupId>,
+}
+
+impl<S: LogStore> State<S> {
+    /// Whether this node, no member itself, is to go over to another group than the one it knows: if that is what the one it
+    /// knows has become, as one of its voters says.
+    fn follows(&self, told_by: NodeId, kinship: Kinship) -> bool {
+        let is_voter = |known: &Known| known.voters.iter().any(|voter| voter.node == told_by);
+        self.member.is_none() && kinship == Kinship::Newer && self.known.as_ref().is_some_and(is_voter)
+    }
 }
 
 impl<T: Transport, S: LogStore> Seat<T, S> {
     pub(crate) fn new(realm: Realm, around: Surroundings<T, S>) -> Arc<Self> {
         let mut rng = StdRng::seed_from_u64(around.seed);
-        let state = State { member: None, known: None, foreign: None, storage: new_storage(&mut rng) };
+        let storage = new_storage(&mut rng);
+        let state = State { member: None, known: None, foreign: None, superseded: false, storage };
         let (rng, state) = (Mutex::new(rng), Mutex::new(state));
         let (changed, needed) = (watch::Sender::new(0), watch::Sender::new(false));
-        Arc::new(Self { realm, around, rng, state, changed, needed })
+        Arc::new(Self { realm, around, rng, state, changed, needed, moving: Default::default() })
     }
 
     /// The group is needed, here or elsewhere: who does not know it looks for it, and founds it if it may.
@@ -146,8 +161,14 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         self.state.lock().known.clone()
     }
 
-    pub(crate) fn foreign(&self) -> Option<(GroupId, NodeId)> {
+    pub(crate) fn foreign(&self) -> Option<Foreign> {
         self.state.lock().foreign
+    }
+
+    /// Whether this node's group was recovered without it, and as which.
+    pub(crate) fn superseded(&self) -> Option<GroupId> {
+        let state = self.state.lock();
+        state.foreign.filter(|_| state.superseded).map(|foreign| foreign.group)
     }
 
     /// The group, as a member or as one who was told.
@@ -165,6 +186,22 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         self.changed.subscribe()
     }
 
+    /// Returns when the group is another one than at the call, or than the first one that is known after it.
+    pub(crate) async fn until_elsewhere(&self) {
+        let mut changed = self.changes();
+        let mut first = self.group_id();
+        loop {
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let now = self.group_id();
+            first = first.or(now);
+            if now.is_some() && now != first {
+                return;
+            }
+        }
+    }
+
     fn tell(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
@@ -172,22 +209,22 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
     /// Becomes a member, again or for the first time: from then on this node answers for the group.
     pub(crate) async fn take_part(
         self: &Arc<Self>,
-        id: GroupId,
-        storage: u64,
+        part: Part,
     ) -> Result<(Group<S>, mpsc::Receiver<Duty>), CoordinationError> {
         // After a restart of its task there is one already. Two engines on one store would acknowledge what neither keeps.
         if let Some(before) = self.member() {
             before.group.stop().await;
         }
-        write_durably(&*self.around.store, id, vec![self.part(storage)]).await?;
-        let me = VoterId { node: self.me(), storage };
+        write_durably(&*self.around.store, part.key, vec![part.write(&self.realm)]).await?;
+        let me = VoterId { node: self.me(), storage: part.storage };
         let (transport, store) = (self.around.transport.clone(), self.around.store.clone());
-        let group = Group::open(id, me, transport, store, self.around.config.timing).await?;
+        let timing = self.around.config.timing;
+        let group = Group::open_under(part.key, part.group, me, transport, store, timing).await?;
         let (duties, inbox) = mpsc::channel(DUTIES_MAX);
         {
             let mut state = self.state.lock();
-            state.storage = storage;
-            state.member = Some(Member { group: group.clone(), duties });
+            state.storage = part.storage;
+            state.member = Some(Member { group: group.clone(), duties, part: Arc::new(part) });
         }
         self.tell();
         Ok((group, inbox))
@@ -198,67 +235,85 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         {
             let storage = new_storage(&mut self.rng.lock());
             let mut state = self.state.lock();
-            *state = State { member: None, known: None, foreign: None, storage };
+            *state = State { member: None, known: None, foreign: None, superseded: false, storage };
         }
         self.tell();
     }
 
-    /// What is kept on the disk of this node's part in a group.
-    pub(crate) fn part(&self, storage: u64) -> Write {
-        let part = wire::GroupPart { realm: self.realm.to_wire(), storage };
-        Write::Set(Slot::Part, part.encode_to_vec().into())
+    /// The part of this node in another group than before, which the same store holds now.
+    pub(super) fn move_on(&self) {
+        {
+            let mut state = self.state.lock();
+            *state =
+                State { member: None, known: None, foreign: None, superseded: false, storage: state.storage };
+        }
+        self.tell();
     }
 
-    fn parts(&self) -> Result<Vec<(GroupId, u64)>, CoordinationError> {
-        let realm = self.realm.to_wire();
+    fn parts(&self) -> Result<Vec<Part>, CoordinationError> {
         let mut parts = Vec::new();
-        for (group, part) in self.around.store.groups()? {
-            let part: wire::GroupPart =
-                decode(part).map_err(|cause| CoordinationError::Protocol(cause.to_string()))?;
-            if part.realm == realm {
-                parts.push((group, part.storage));
-            }
+        for (key, part) in self.around.store.groups()? {
+            let part = Part::read(key, part, &self.realm)
+                .map_err(|cause| CoordinationError::Protocol(cause.to_string()))?;
+            parts.extend(part);
         }
         Ok(parts)
     }
 
-    /// The group of this realm that this node was a member of when it last ran, and the number of its store there.
-    pub(crate) fn stored_part(&self) -> Result<Option<(GroupId, u64)>, CoordinationError> {
-        Ok(self.parts()?.into_iter().find(|(_, storage)| *storage != NO_STORAGE))
+    /// This node's part in the group of this realm that it was a member of when it last ran.
+    pub(crate) fn stored_part(&self) -> Result<Option<Part>, CoordinationError> {
+        Ok(self.parts()?.into_iter().find(|part| part.storage != NO_STORAGE))
     }
 
     /// Whether this node has given up its part in a group of this realm: it founds none any more.
     pub(crate) fn has_abandoned(&self) -> Result<bool, CoordinationError> {
-        Ok(self.parts()?.iter().any(|(_, storage)| *storage == NO_STORAGE))
+        Ok(self.parts()?.iter().any(|part| part.storage == NO_STORAGE))
     }
 
     /// Takes in what a node told about the group.
     pub(crate) fn learn(&self, from: NodeId, told: &Told) {
         let Some(group) = told.group else { return };
         let mut state = self.state.lock();
-        let ours = state
-            .member
-            .as_ref()
-            .map(|member| member.group.id())
-            .or(state.known.as_ref().map(|known| known.group));
-        match ours {
-            Some(ours) if ours != group => {
-                if state.foreign.is_none_or(|(known, _)| known != group) {
-                    tracing::warn!(
-                        realm = %self.realm, %ours, theirs = %group, node = %from,
-                        "two groups were founded in this realm; they are never merged. To give up the one on a node, with \
-                         all that is in it: macula_ctl raft abandon"
-                    );
-                }
-                state.foreign = Some((group, from));
-                return;
+        let (ours, ours_replaces) = match (&state.member, &state.known) {
+            (Some(member), _) => (Some(member.group.id()), member.part.replaces.clone()),
+            (None, Some(known)) => (Some(known.group), known.replaces.clone()),
+            (None, None) => (None, Vec::new()),
+        };
+        if let Some(ours) = ours.filter(|ours| *ours != group) {
+            let kinship = Kinship::of((ours, &ours_replaces), (group, &told.replaces));
+            if !state.follows(from, kinship) {
+                let foreign = Foreign { group, node: from, kinship };
+                return self.note_foreign(&mut state, ours, foreign);
             }
-            _ => {}
+            tracing::info!(realm = %self.realm, %ours, theirs = %group, "the group was recovered from a lost quorum");
         }
-        let Told { voters, leader, wanted, .. } = told;
-        state.known = Some(Known { group, voters: voters.clone(), leader: *leader, wanted: *wanted });
+        if state.foreign.is_some_and(|foreign| foreign.node == from) {
+            state.foreign = None;
+        }
+        let Told { voters, leader, wanted, replaces, .. } = told;
+        let (voters, replaces) = (voters.clone(), replaces.clone());
+        state.known = Some(Known { group, voters, leader: *leader, wanted: *wanted, replaces });
         drop(state);
         self.tell();
+    }
+
+    fn note_foreign(&self, state: &mut State<S>, ours: GroupId, foreign: Foreign) {
+        if state.foreign.is_none_or(|known| known.group != foreign.group) {
+            let Foreign { group: theirs, node, kinship } = foreign;
+            tracing::warn!(realm = %self.realm, %ours, %theirs, %node, "{kinship}");
+        }
+        state.foreign = Some(foreign);
+        let Some(member) = &state.member else { return };
+        // Only a node that was in the group itself is believed, or any node of the realm could end a group.
+        let is_member = {
+            let status = member.group.status();
+            status.voters.iter().chain(&status.learners).any(|voter| voter.node == foreign.node)
+        };
+        if foreign.kinship == Kinship::Newer && is_member && !state.superseded {
+            let group = member.group.clone();
+            state.superseded = true;
+            tokio::spawn(async move { group.stop().await });
+        }
     }
 
     /// What was told is of no use: its members do not answer.
@@ -284,6 +339,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
             storage: 0,
             text: String::new(),
             at: FencingToken::default(),
+            replaces: Vec::new(),
             answer: Bytes::new(),
         };
         let state = self.state.lock();
@@ -296,6 +352,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
                 told.leader = status.leader;
                 told.voters = status.voters.into_iter().collect();
                 told.group = Some(member.group.id());
+                told.replaces.clone_from(&member.part.replaces);
                 return told;
             }
         }
@@ -304,6 +361,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
             told.leader = known.leader;
             told.voters.clone_from(&known.voters);
             told.wanted = known.wanted;
+            told.replaces.clone_from(&known.replaces);
         }
         told
     }
@@ -320,7 +378,7 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
             let outcome = if self.group_id().is_some() { Outcome::NotLeader } else { Outcome::NoGroup };
             return self.told(outcome);
         };
-        if ask.group.is_some_and(|group| group != member.group.id()) {
+        if self.superseded().is_some() || ask.group.is_some_and(|group| group != member.group.id()) {
             return self.told(Outcome::OtherGroup);
         }
         match ask.question {

@@ -8,7 +8,7 @@ use super::message::{MessageError, node_in};
 use crate::objects::codec::{id_out, millis};
 use crate::objects::{
     CandidateInfo, ElectionInfo, ElectionName, FencingToken, Leader, LockInfo, LockMode, LockName, LogId,
-    LogInfo, LogName, LogOffset, RequestId, RequestInfo, Retention, SessionId, SessionInfo,
+    LogInfo, LogName, LogOffset, LogRecovery, RequestId, RequestInfo, Retention, SessionId, SessionInfo,
 };
 use crate::raft::LogEntry;
 
@@ -179,6 +179,7 @@ fn log_out(info: &LogInfo) -> wire::SeenLog {
         keep_bytes: info.retention.bytes,
         keep_age_ms: info.retention.age.map(millis),
         writers: info.writers as u64,
+        recovered: info.recovered.iter().map(|recovery| recovery.to_wire()).collect(),
     }
 }
 
@@ -192,6 +193,7 @@ fn log_in(seen: wire::SeenLog) -> Result<LogInfo, MessageError> {
         bytes: seen.bytes,
         retention: Retention { entries: seen.keep_entries, bytes: seen.keep_bytes, age },
         writers: seen.writers as usize,
+        recovered: seen.recovered.into_iter().map(LogRecovery::from_wire).collect(),
     })
 }
 

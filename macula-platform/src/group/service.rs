@@ -17,10 +17,11 @@ use super::lock::Lock;
 use super::log::Log;
 use super::message::{Ask, Manage, MessageError, Question};
 use super::peers::Peers;
+use super::recover::{Foreign, Recovered};
 use super::seat::{Seat, Surroundings};
 use super::seen::Look;
 use crate::objects::{
-    ElectionInfo, ElectionName, LockInfo, LockName, LogInfo, LogName, SessionId, SessionInfo,
+    ElectionInfo, ElectionName, LockInfo, LockName, LogInfo, LogName, Objects, SessionId, SessionInfo,
 };
 use crate::raft::{Group, GroupStatus};
 use crate::{GroupId, LogStore, VoterId};
@@ -38,8 +39,11 @@ pub struct RealmStatus {
     pub voters: Vec<VoterId>,
     /// What this node knows as a member, if it is one.
     pub member: Option<GroupStatus>,
-    /// Another group of the same realm, and a node that belongs to it. The two are never merged: one has to be abandoned.
-    pub foreign: Option<(GroupId, NodeId)>,
+    /// Another group of the same realm. The two are never merged: one has to be abandoned.
+    pub foreign: Option<Foreign>,
+    /// The group was recovered from a lost quorum, and grants no election and no lock before all leases of before are over. Only
+    /// members know.
+    pub recovering: bool,
 }
 
 /// Coordination on one node. Clones are the same.
@@ -224,6 +228,21 @@ impl<T: Transport, S: LogStore> Coordination<T, S> {
         self.client(realm)?.seat.abandon().await
     }
 
+    /// Makes a new group of what this member of a realm's group has: the way out where a majority of the voters is lost for
+    /// good. Elections and locks are granted again after [`TTL_MAX`](crate::objects::limits::TTL_MAX), logs take entries at
+    /// once; other nodes become voters as they do in any group.
+    ///
+    /// All that the group acknowledged is kept as far as it had reached this member, in whose log the newest of it may be
+    /// missing. So choose the member that has applied most (`raft status` tells), and be sure that the others are down: a
+    /// majority of them that lives on goes on granting.
+    ///
+    /// # Errors
+    /// [`CoordinationError::NoMember`]; [`CoordinationError::Unwilling`] where the group is not lost, unless `force` is set:
+    /// it has a leader, or a majority of its voters runs. [`CoordinationError::Store`]: nothing has changed.
+    pub async fn recover(&self, realm: &Realm, force: bool) -> Result<Recovered, CoordinationError> {
+        self.client(realm)?.seat.recover(force).await
+    }
+
     /// What this node has to do with the groups of its realms.
     pub fn status(&self) -> Vec<RealmStatus> {
         self.inner.realms.iter().map(|(realm, client)| status(realm, &client.seat)).collect()
@@ -284,5 +303,6 @@ fn status<T: Transport, S: LogStore>(realm: &Realm, seat: &Seat<T, S>) -> RealmS
         voters: told.voters,
         member: seat.member().map(|member| member.group.status()),
         foreign: seat.foreign(),
+        recovering: seat.member().is_some_and(|member| member.group.look(Objects::is_recovering)),
     }
 }

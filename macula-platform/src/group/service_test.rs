@@ -485,3 +485,6 @@ async fn never_two_leaders_while_nodes_are_cut_off_again_and_again() {
         assert!(changes >= 2, "seed {seed}: the leader changed {changes} times only");
     }
 }
+
+#[path = "recover_test.rs"]
+mod recovery;

@@ -14,8 +14,10 @@ use super::config::Founding;
 use super::duty::Duties;
 use super::error::CoordinationError;
 use super::message::{Ask, Outcome, Question, Told};
-use super::seat::{NO_STORAGE, Seat};
-use crate::raft::Group;
+use super::part::{NO_STORAGE, Part};
+use super::recover::Kinship;
+use super::seat::{Known, Seat};
+use crate::raft::{Group, GroupStatus};
 use crate::store::write_durably;
 use crate::{GroupId, LogStore, VoterId, Write};
 
@@ -99,16 +101,17 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         if !votes && self.around.config.eligible {
             let told = self.ask(Question::Offer(status.me), WHERE_MAX).await;
             // Others were faster.
-            if status.voters.is_empty()
-                && told.is_ok_and(|told| told.outcome == Outcome::Done && !told.wanted)
-            {
+            let is_unwanted = |told: Told| told.outcome == Outcome::Done && !told.wanted;
+            // Or the group was recovered before it let this node in: there is nothing to lose here.
+            let is_over = self.foreign().is_some_and(|foreign| foreign.kinship == Kinship::Newer);
+            if status.voters.is_empty() && (is_over || told.is_ok_and(is_unwanted)) {
                 self.abandon().await?;
             }
         }
         let now = self.around.clock.now();
         if now.since(*looked_around) >= FOREIGN_PAUSE {
             *looked_around = now;
-            self.look_around(1).await;
+            self.look_around(self.who_may_know(&status)).await;
         }
         Ok(())
     }
@@ -120,17 +123,23 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
     }
 
     async fn settle(self: &Arc<Self>) -> Result<Option<Running<S>>, CoordinationError> {
-        if let Some((group, storage)) = self.stored_part()? {
-            return self.become_member(group, storage).await.map(Some);
+        let _moving = self.moving.lock().await;
+        if self.superseded().is_some() {
+            return Ok(None);
+        }
+        if let Some(part) = self.stored_part()? {
+            return self.become_member(part).await.map(Some);
         }
         let may_found = !self.has_abandoned()?;
-        let told = self.look_around(ASKED_AT_ONCE).await;
+        let others = self.some_others(ASKED_AT_ONCE);
+        let told = self.look_around(others).await;
         if let Some(known) = self.known() {
             let me = self.my_voter();
             if known.voters.contains(&me) {
-                return self.become_member(known.group, me.storage).await.map(Some);
+                let part = Part::new(known.group, me.storage, known.replaces);
+                return self.become_member(part).await.map(Some);
             }
-            return self.offer(known.group, known.wanted).await;
+            return self.offer(known).await;
         }
         match &self.around.config.founding {
             Founding::With(nodes) if may_found => self.found_with(nodes, told).await,
@@ -139,18 +148,33 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         }
     }
 
-    /// Asks some nodes which group they know: those with whom one is to be founded, or a few of all.
-    async fn look_around(&self, count: usize) -> Vec<(NodeId, Told)> {
+    /// Those with whom a group is to be founded, or a few of all.
+    fn some_others(&self, count: usize) -> BTreeSet<NodeId> {
         let me = self.me();
-        let asked: Vec<NodeId> = match &self.around.config.founding {
+        match &self.around.config.founding {
             Founding::With(nodes) if self.group_id().is_none() => {
                 nodes.iter().filter(|node| **node != me).copied().collect()
             }
             _ => {
                 let others = self.around.peers.others(&self.realm);
-                self.sample(&others, count)
+                self.sample(&others, count).into_iter().collect()
             }
-        };
+        }
+    }
+
+    /// Whom a member asks now and then, to notice that there is another group: anybody, one who was in it, and one of the
+    /// other members, which may have been recovered without this one.
+    fn who_may_know(&self, status: &GroupStatus) -> BTreeSet<NodeId> {
+        let mut asked = self.some_others(1);
+        asked.extend(self.foreign().map(|foreign| foreign.node));
+        let members = status.voters.iter().chain(&status.learners).map(|voter| voter.node);
+        let members: Vec<NodeId> = members.filter(|node| *node != self.me()).collect();
+        asked.extend(self.sample(&members, 1));
+        asked
+    }
+
+    /// Asks nodes which group they know.
+    async fn look_around(&self, asked: BTreeSet<NodeId>) -> Vec<(NodeId, Told)> {
         let ask = self.question(Question::Where);
         let asking = asked.into_iter().map(|node| {
             let ask = &ask;
@@ -202,29 +226,21 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
 
     async fn found(self: &Arc<Self>, voters: BTreeSet<VoterId>) -> Result<Running<S>, CoordinationError> {
         let group = self.draw_group();
-        let running = self.become_member(group, self.my_voter().storage).await?;
+        let running = self.become_member(Part::new(group, self.my_voter().storage, Vec::new())).await?;
         running.group.found(voters).await?;
         tracing::info!(realm = %self.realm, %group, "founded the realm's group");
         Ok(running)
     }
 
-    async fn become_member(
-        self: &Arc<Self>,
-        group: GroupId,
-        storage: u64,
-    ) -> Result<Running<S>, CoordinationError> {
-        let (group, inbox) = self.take_part(group, storage).await?;
+    async fn become_member(self: &Arc<Self>, part: Part) -> Result<Running<S>, CoordinationError> {
+        let (group, inbox) = self.take_part(part).await?;
         let stop = CancellationToken::new();
         let duties = Duties::new(self.clone(), group.clone()).run(inbox, stop.clone());
         Ok(Running { group, duties: tokio::spawn(duties), _stop: stop.drop_guard() })
     }
 
     /// Offers itself to the group's leader, if more voters are wanted; a member once it is told that it is.
-    async fn offer(
-        self: &Arc<Self>,
-        group: GroupId,
-        wanted: bool,
-    ) -> Result<Option<Running<S>>, CoordinationError> {
+    async fn offer(self: &Arc<Self>, known: Known) -> Result<Option<Running<S>>, CoordinationError> {
         if !self.around.config.eligible {
             return Ok(None);
         }
@@ -232,22 +248,27 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         let told = match self.ask(Question::Offer(me), WHERE_MAX).await {
             Ok(told) => told,
             // Whoever knows no better is asked again.
-            Err(_) if !wanted => return Ok(None),
+            Err(_) if !known.wanted => return Ok(None),
             Err(cause) => return Err(cause),
         };
         if told.outcome != Outcome::Done || !told.wanted {
             return Ok(None);
         }
-        self.become_member(group, me.storage).await.map(Some)
+        // Between question and answer it may have become another one.
+        let group = told.group.unwrap_or(known.group);
+        let replaces = if group == known.group { known.replaces } else { told.replaces };
+        self.become_member(Part::new(group, me.storage, replaces)).await.map(Some)
     }
 
     /// Gives up this node's part in the group, with all that is in its store, and founds no other one: it joins the one that
     /// there is. What the other members have stays.
     pub(crate) async fn abandon(&self) -> Result<GroupId, CoordinationError> {
+        let _moving = self.moving.lock().await;
         let member = self.member().ok_or_else(|| CoordinationError::NoMember(self.realm.clone()))?;
         let group = member.group.id();
         member.group.stop().await;
-        write_durably(&*self.around.store, group, vec![Write::Forget, self.part(NO_STORAGE)]).await?;
+        let nothing = vec![Write::Forget, Part::none(&self.realm)];
+        write_durably(&*self.around.store, member.part.key, nothing).await?;
         // Another store than before: what this one acknowledged is gone.
         self.leave();
         Ok(group)

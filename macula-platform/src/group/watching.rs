@@ -131,6 +131,7 @@ impl<T: Transport, S: LogStore> Client<T, S> {
 
     /// This node is a member, and looks at its own objects.
     async fn watch_here(&self, group: &Group<S>) {
+        self.begin_to_watch(group.id());
         let mut changes = group.watch();
         let mut interests = self.interest_changes();
         let mut watched = Interest::default();
@@ -167,6 +168,7 @@ impl<T: Transport, S: LogStore> Client<T, S> {
             self.seat.forget_leader();
             return;
         };
+        self.begin_to_watch(group);
         let telling = async {
             let mut watched = watched;
             loop {

@@ -169,4 +169,10 @@ pub enum Refusal {
         /// The index of the last one.
         last: super::LogIndex,
     },
+    /// Leases of before a recovery may still be valid somewhere.
+    #[error(
+        "the group was recovered from a lost quorum, and opens no session before all leases of before are over, \
+         {TTL_MAX:?} later: until then no election and no lock is granted"
+    )]
+    Recovering,
 }

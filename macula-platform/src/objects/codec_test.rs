@@ -75,6 +75,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => vec(session(), 0..9).prop_map(|sessions| Command::Expire { sessions }),
         1 => any::<u64>().prop_map(|stamp| Command::Trim { stamp: UnixMillis(stamp) }),
         1 => any::<u64>().prop_map(|epoch| Command::RaiseEpoch { epoch: Epoch(epoch) }),
+        1 => any::<u64>().prop_map(|epoch| Command::Resume { epoch: Epoch(epoch) }),
     ]
 }
 
@@ -98,6 +99,7 @@ fn all_answers() -> Vec<Answer> {
         Refusal::WriterForeign(writer),
         Refusal::SequenceGap { expected: WriterSequence(3) },
         Refusal::SequenceOver { last: WriterSequence(4) },
+        Refusal::Recovering,
         Refusal::EpochPast(Epoch(5)),
         Refusal::IndexPast { given: LogIndex(1), last: LogIndex(2) },
     ];

@@ -34,14 +34,20 @@ pub enum Command {
         stamp: UnixMillis,
     },
     /// The group was recovered from a lost quorum, and may have lost commands that were acknowledged. All sessions end
-    /// with what they hold, for nobody can know any more who else was granted something; logs stay as they are. All
-    /// places of the new epoch are larger than all before.
+    /// with what they hold, for nobody can know any more who else was granted something, and none is opened before
+    /// [`Resume`](Self::Resume). Logs stay, and remember from which offset on entries may have been lost. All places of the
+    /// new epoch are larger than all before.
     ///
-    /// It is the only command that may come at a lower index than one before. Propose it no sooner than
-    /// [`TTL_MAX`](super::limits::TTL_MAX) after the last member of the old quorum may have answered a keep-alive: only
-    /// then are the leases over that nobody knows any more. Answered with [`Done`](super::Answer::Done).
+    /// It is the only command that may come at a lower index than one before. Answered with [`Done`](super::Answer::Done).
     RaiseEpoch {
         /// The new epoch; larger than the present one.
+        epoch: Epoch,
+    },
+    /// The leases of before a recovery are over, and sessions may be opened again. Propose it no sooner than
+    /// [`TTL_MAX`](super::limits::TTL_MAX) after the last member of the old quorum may have answered a keep-alive: only
+    /// then are the leases over that nobody knows any more. Answered with [`Done`](super::Answer::Done).
+    Resume {
+        /// The epoch that the recovery began; in another one the command changes nothing.
         epoch: Epoch,
     },
 }

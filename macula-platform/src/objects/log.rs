@@ -13,7 +13,8 @@ use super::command::Retention;
 use super::limits::{Bounded, Limits};
 use super::machine::Step;
 use super::names::LogName;
-use super::place::{LogId, LogOffset, Nonce, WriterId, WriterSequence};
+use super::place::{Epoch, LogId, LogOffset, Nonce, WriterId, WriterSequence};
+use super::recovery::{self, LogRecovery};
 use super::usage::within;
 
 /// A chunk is full when it has this part of what a bound keeps.
@@ -42,6 +43,8 @@ pub(super) struct Log {
     /// Oldest first. Entries go by whole chunks, so sizes and stamps are kept of chunks only.
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) writers: BTreeMap<WriterId, Writer>,
+    /// The oldest first.
+    pub(super) recovered: Vec<LogRecovery>,
 }
 
 /// Entries in a row.
@@ -77,6 +80,13 @@ impl Logs {
     /// Moves the clock of all logs forward.
     pub(super) fn see(&mut self, stamp: UnixMillis) {
         self.stamp = self.stamp.max(stamp);
+    }
+
+    /// The group was recovered from a lost quorum: what was appended behind the present end is gone.
+    pub(super) fn recovered(&mut self, epoch: Epoch) {
+        for log in self.by_name.values_mut() {
+            recovery::note(&mut log.recovered, LogRecovery { epoch, from: log.next });
+        }
     }
 
     /// The first log whose oldest chunk gets too old, and when.
@@ -125,8 +135,8 @@ impl Logs {
         step.sessions.usage.take_log(step.by, step.limits)?;
         let id = LogId::new(step.token.epoch, step.token.index);
         let (first, next, bytes) = Default::default();
-        let (chunks, writers) = Default::default();
-        let log = Log { id, creator: step.by, retention, first, next, bytes, chunks, writers };
+        let (chunks, writers, recovered) = Default::default();
+        let log = Log { id, creator: step.by, retention, first, next, bytes, chunks, writers, recovered };
         tell(step, &name, id, Some(&log));
         self.by_name.insert(name, log);
         Ok(())

@@ -49,6 +49,8 @@ pub struct Objects {
     pub(super) limits: Limits,
     /// The place of the last command.
     pub(super) last: FencingToken,
+    /// Leases of before a recovery may still be valid, so that no session is opened.
+    pub(super) recovering: bool,
     pub(super) sessions: Sessions,
     pub(super) elections: Elections,
     pub(super) locks: Locks,
@@ -79,9 +81,9 @@ impl Default for Objects {
 impl Objects {
     /// Nothing yet, with other limits than those that all groups use. For tests: all voters must have the same.
     pub fn with_limits(limits: Limits) -> Self {
-        let (last, sessions, elections) = Default::default();
+        let (last, recovering, sessions, elections) = Default::default();
         let (locks, logs) = Default::default();
-        Self { limits, last, sessions, elections, locks, logs }
+        Self { limits, last, recovering, sessions, elections, locks, logs }
     }
 
     /// Carries out the command at index `at`, which is larger than that of any command before (in the same epoch), and at
@@ -101,6 +103,10 @@ impl Objects {
                 self.logs.see(stamp);
                 let (_, _, logs, mut step) = self.parts(NOBODY, out);
                 logs.trim(&mut step);
+                Ok(Answer::Done)
+            }
+            Command::Resume { epoch } => {
+                self.recovering &= epoch != self.last.epoch;
                 Ok(Answer::Done)
             }
             Command::RaiseEpoch { .. } => Ok(Answer::Done),
@@ -166,7 +172,7 @@ impl Objects {
         by: NodeId,
         out: &'a mut Effects,
     ) -> (&'a mut Elections, &'a mut Locks, &'a mut Logs, Step<'a>) {
-        let Self { limits, last, sessions, elections, locks, logs } = self;
+        let Self { limits, last, sessions, elections, locks, logs, .. } = self;
         (elections, locks, logs, Step { token: *last, by, sessions, limits, out })
     }
 
@@ -177,6 +183,9 @@ impl Objects {
         ttl_ms: u64,
         out: &mut Effects,
     ) -> Result<Answer, Refusal> {
+        if self.recovering {
+            return Err(Refusal::Recovering);
+        }
         if let Some((session, ttl)) = self.sessions.opened(owner, nonce) {
             return Ok(Answer::SessionOpened { session, ttl });
         }
@@ -220,6 +229,8 @@ impl Objects {
             return Err(Refusal::EpochPast(self.last.epoch));
         }
         self.last = FencingToken::new(epoch, at);
+        self.recovering = true;
+        self.logs.recovered(epoch);
         let all = self.sessions.open.keys().copied().collect();
         self.end_sessions(&all, SessionChange::Lost, out);
         Ok(Answer::Done)

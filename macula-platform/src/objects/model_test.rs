@@ -24,6 +24,7 @@ enum Op {
     Append { by: u8, log: u8, writer: usize, sequence: u64, entries: u8 },
     Drop { log: u8 },
     Raise { index: u64 },
+    Resume { before: u64 },
     Snapshot,
 }
 
@@ -49,6 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
             |(by, log, writer, sequence, entries)| Op::Append { by, log, writer, sequence, entries }),
         1 => name.prop_map(|log| Op::Drop { log }),
         1 => (0..20u64).prop_map(|index| Op::Raise { index }),
+        3 => (0..2u64).prop_map(|before| Op::Resume { before }),
         2 => Just(Op::Snapshot),
     ]
 }
@@ -81,6 +83,7 @@ struct ModelLog {
 #[derive(Default)]
 struct Model {
     place: FencingToken,
+    recovering: bool,
     sessions: Vec<(SessionId, u8, u64)>,
     /// What each session asked for, by number.
     asked: Vec<(SessionId, u64)>,
@@ -330,7 +333,14 @@ impl Pair {
                 self.model.place = FencingToken::new(epoch, index);
                 let all: Vec<SessionId> = self.model.sessions.iter().map(|session| session.0).collect();
                 self.model.end(&all);
+                self.model.recovering = true;
                 (Command::RaiseEpoch { epoch }, Answer::Done)
+            }
+            Op::Resume { before } => {
+                self.model.place.index = index;
+                let epoch = Epoch(self.model.place.epoch.0.saturating_sub(before));
+                self.model.recovering &= epoch != self.model.place.epoch;
+                (Command::Resume { epoch }, Answer::Done)
             }
             Op::Expire { sessions } => {
                 self.model.place.index = index;
@@ -365,7 +375,8 @@ impl Pair {
         match op {
             Op::Open { by, nonce } => {
                 let request = Request::OpenSession { nonce: Nonce(nonce), ttl: Duration::from_secs(1) };
-                (by, request, self.model.open(by, nonce))
+                let refused = self.model.recovering.then_some(Answer::Refused(Refusal::Recovering));
+                (by, request, refused.unwrap_or_else(|| self.model.open(by, nonce)))
             }
             Op::Close { session } => {
                 let (session, by) = self.session(session);

@@ -9,8 +9,9 @@ use macula_proto::wire;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct LogIndex(pub u64);
 
-/// How often a group was recovered from a lost quorum. After a recovery, indices may start lower than before; places
-/// of the new epoch are larger than all before nevertheless.
+/// From which recovery from a lost quorum on: 0 before the first. After a recovery, indices may start lower than before;
+/// places of the new epoch are larger than all before nevertheless. The number is the wall clock's at the recovery, in
+/// seconds since 1970, so that of two members that are recovered one after the other the later one has the larger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Epoch(pub u64);
 

@@ -16,6 +16,7 @@ use super::log::Log;
 use super::machine::Objects;
 use super::names::{ElectionName, LockName, LogName};
 use super::place::{Epoch, FencingToken, LogId, LogIndex, LogOffset, RequestId, SessionId};
+use super::recovery::LogRecovery;
 use super::session::Session;
 
 /// A session, as others see it.
@@ -100,6 +101,8 @@ pub struct LogInfo {
     pub retention: Retention,
     /// How many writers it remembers.
     pub writers: usize,
+    /// The recoveries that it has been through, the oldest first: where entries may be others than before.
+    pub recovered: Vec<LogRecovery>,
 }
 
 /// How much there is.
@@ -128,6 +131,12 @@ impl Objects {
     /// The index of the last command.
     pub const fn last_index(&self) -> LogIndex {
         self.last.index
+    }
+
+    /// Whether leases of before a recovery may still be valid, so that no session is opened before
+    /// [`Command::Resume`](super::Command::Resume).
+    pub const fn is_recovering(&self) -> bool {
+        self.recovering
     }
 
     /// How much there is.
@@ -263,5 +272,6 @@ fn log_info((name, log): (&LogName, &Log)) -> LogInfo {
         bytes: log.bytes,
         retention: log.retention,
         writers: log.writers.len(),
+        recovered: log.recovered.clone(),
     }
 }

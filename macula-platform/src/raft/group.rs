@@ -253,8 +253,23 @@ impl<S: LogStore> Group<S> {
         store: Arc<S>,
         timing: Timing,
     ) -> Result<Self, GroupError> {
-        let log = RaftLog::open(id, store.clone())?;
-        let state = State::new(id, store);
+        Self::open_under(id, id, me, transport, store, timing).await
+    }
+
+    /// The same, of a group that is kept under another's number: the one that it was before a recovery.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn open_under<T: Transport>(
+        key: GroupId,
+        id: GroupId,
+        me: VoterId,
+        transport: T,
+        store: Arc<S>,
+        timing: Timing,
+    ) -> Result<Self, GroupError> {
+        let log = RaftLog::open(key, store.clone())?;
+        let state = State::new(key, store);
         let (view, log_entries) = (state.view(), state.log_entries());
         let links = Links { group: id, me, transport, log_entries: log_entries.clone() };
         let raft = openraft::Raft::new(me, Arc::new(config(id, timing)?), links, log, state).await?;

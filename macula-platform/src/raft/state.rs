@@ -58,6 +58,10 @@ const fn number(log: LogId) -> u128 {
 }
 
 impl<S: LogStore> LogEntries<S> {
+    pub(crate) fn new(group: GroupId, store: Arc<S>) -> Self {
+        Self { group, store, pending: Arc::default() }
+    }
+
     /// Entries from `from` to below `end`, as they are kept: those that fit `bytes_max`, but one at least if there is one.
     ///
     /// # Errors
@@ -138,6 +142,12 @@ impl<S: LogStore> LogEntries<S> {
         self.store.write(Batch { group: self.group, writes, urgent: false, done: Some(done) }).await
     }
 
+    /// Writes the entries among what came of commands, and nothing that removes any.
+    pub(crate) async fn keep(&self, mut effects: Vec<LogWrite>) -> Result<(), StoreError> {
+        effects.retain(|write| matches!(write, LogWrite::Put { .. }));
+        self.write(effects).await
+    }
+
     /// Keeps an entry that came with an image.
     pub(crate) async fn take(&self, log: LogId, offset: u64, kept: Bytes) -> Result<(), StoreError> {
         let put = Write::LogPut { log: number(log), offset, entry: kept };
@@ -206,7 +216,7 @@ pub(crate) struct State<S> {
 impl<S: LogStore> State<S> {
     /// An empty one; openraft fills it from the image that is on the disk, and from the log.
     pub(crate) fn new(group: GroupId, store: Arc<S>) -> Self {
-        let log_entries = LogEntries { group, store: store.clone(), pending: Arc::default() };
+        let log_entries = LogEntries::new(group, store.clone());
         let view = View { objects: RwLock::default(), changes: broadcast::Sender::new(CHANGES_MAX) };
         let (applied, membership) = (None, StoredMembership::default());
         Self { group, store, log_entries, view: Arc::new(view), applied, membership }
@@ -234,15 +244,19 @@ impl<S: LogStore> State<S> {
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
     }
+}
 
-    /// Removes the logs that an image does not have, and what it has trimmed.
-    fn leftovers(&self, objects: &Objects) -> Result<Vec<Write>, StoreError> {
-        let kept: BTreeMap<u128, u64> =
-            objects.logs(None, usize::MAX).into_iter().map(|log| (number(log.id), log.first.0)).collect();
-        let stored = self.store.logs(self.group)?;
-        let below = |log: &u128| kept.get(log).copied().unwrap_or(u64::MAX);
-        Ok(stored.into_iter().map(|log| Write::LogTrim { log, below: below(&log) }).collect())
-    }
+/// Removes the logs that an image does not have, and what it has trimmed.
+pub(crate) fn leftovers<S: LogStore>(
+    store: &S,
+    group: GroupId,
+    objects: &Objects,
+) -> Result<Vec<Write>, StoreError> {
+    let kept: BTreeMap<u128, u64> =
+        objects.logs(None, usize::MAX).into_iter().map(|log| (number(log.id), log.first.0)).collect();
+    let stored = store.logs(group)?;
+    let below = |log: &u128| kept.get(log).copied().unwrap_or(u64::MAX);
+    Ok(stored.into_iter().map(|log| Write::LogTrim { log, below: below(&log) }).collect())
 }
 
 impl<S: LogStore> RaftStateMachine<Types> for State<S> {
@@ -291,7 +305,7 @@ impl<S: LogStore> RaftStateMachine<Types> for State<S> {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> Result<(), io::Error> {
         let objects = image.objects()?;
-        let mut writes = self.leftovers(&objects)?;
+        let mut writes = leftovers(&*self.store, self.group, &objects)?;
         let kept = image_out(meta, image.into_bytes()).encode_to_vec();
         writes.push(Write::Set(Slot::Image, kept.into()));
         write_durably(&*self.store, self.group, writes).await?;

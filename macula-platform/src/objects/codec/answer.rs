@@ -121,6 +121,7 @@ impl Refusal {
             Self::IndexPast { given, last } => {
                 wire::ObjectRefusal { code: 16, number: given.0, bound: last.0, ..blank }
             }
+            Self::Recovering => of_number(17, 0),
         }
     }
 
@@ -145,6 +146,7 @@ impl Refusal {
             14 => Self::SequenceOver { last: WriterSequence(number) },
             15 => Self::EpochPast(Epoch(number)),
             16 => Self::IndexPast { given: LogIndex(number), last: LogIndex(bound) },
+            17 => Self::Recovering,
             _ => return Err(unknown),
         })
     }

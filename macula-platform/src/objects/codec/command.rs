@@ -25,6 +25,7 @@ impl Command {
             }
             Self::Trim { stamp } => Kind::LogsTrim(wire::LogsTrim { stamp_ms: stamp.0 }),
             Self::RaiseEpoch { epoch } => Kind::EpochRaise(wire::EpochRaise { epoch: epoch.0 }),
+            Self::Resume { epoch } => Kind::GroupResume(wire::GroupResume { epoch: epoch.0 }),
         };
         wire::ObjectCommand { kind: Some(kind) }
     }
@@ -39,6 +40,7 @@ impl Command {
             Kind::SessionsExpire(expire) => Self::Expire { sessions: unpack(&expire.sessions)? },
             Kind::LogsTrim(trim) => Self::Trim { stamp: UnixMillis(trim.stamp_ms) },
             Kind::EpochRaise(raise) => Self::RaiseEpoch { epoch: Epoch(raise.epoch) },
+            Kind::GroupResume(resume) => Self::Resume { epoch: Epoch(resume.epoch) },
         })
     }
 }

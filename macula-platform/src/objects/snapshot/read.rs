@@ -17,6 +17,7 @@ use super::super::names::{ElectionName, LockName, LogName};
 use super::super::place::{
     FencingToken, LogId, LogOffset, Nonce, RequestId, SessionId, WriterId, WriterSequence,
 };
+use super::super::recovery::{LogRecovery, RECOVERIES_MAX};
 use super::super::session::Session;
 use super::super::window::RequestWindow;
 use super::{SnapshotError, VERSION};
@@ -113,6 +114,7 @@ impl Reader {
             (Kind::Head(head), Part::Nothing) => {
                 self.objects.last = FencingToken::from_wire(head.last);
                 self.objects.logs.stamp = UnixMillis(head.stamp_ms);
+                self.objects.recovering = head.recovering;
                 self.part = Part::Sessions;
                 Ok(())
             }
@@ -245,6 +247,11 @@ impl Reader {
             rule(*id <= writer.used && writer.used <= last, "a writer is not after the last command")?;
             rule(writer.first <= writer.next && writer.next <= log.next, "an append is within its log")?;
         }
+        let epochs = || log.recovered.iter().map(|recovery| recovery.epoch);
+        let in_order = epochs().is_sorted_by(|a, b| a < b) && epochs().all(|epoch| epoch <= last.epoch);
+        rule(in_order && log.recovered.len() <= RECOVERIES_MAX, "recoveries are few, in order, and over")?;
+        let within = log.recovered.iter().all(|recovery| recovery.from <= log.next);
+        rule(within, "a recovery kept a part of its log")?;
         let newest = log.chunks.back().is_none_or(|chunk| chunk.newest <= self.objects.logs.stamp);
         rule(newest, "entries are not after the last stamp")?;
         let usage = &mut self.objects.sessions.usage;
@@ -309,6 +316,7 @@ fn read_log(record: &wire::RecordLog) -> Result<Log, Wrong> {
         bytes: 0,
         chunks,
         writers,
+        recovered: record.recovered.iter().copied().map(LogRecovery::from_wire).collect(),
     })
 }
 

@@ -24,7 +24,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn write(mut self, objects: &Objects) -> Vec<u8> {
         let (last, stamp_ms) = (Some(objects.last.to_wire()), objects.logs.stamp.0);
-        self.put(Kind::Head(wire::RecordHead { version: VERSION, last, stamp_ms }));
+        let recovering = objects.recovering;
+        self.put(Kind::Head(wire::RecordHead { version: VERSION, last, stamp_ms, recovering }));
         objects.sessions.open.iter().for_each(|(id, session)| self.session(*id, session));
         objects.elections.by_name.iter().for_each(|(name, election)| self.election(name, election));
         objects.locks.by_name.iter().for_each(|(name, lock)| self.lock(name, lock));
@@ -90,6 +91,7 @@ impl Writer {
             bytes: log.retention.bytes,
             age_ms: log.retention.age.map(millis),
             first: log.first.0,
+            recovered: log.recovered.iter().map(|recovery| recovery.to_wire()).collect(),
         }));
         for chunk in &log.chunks {
             self.put(Kind::Chunk(wire::RecordChunk {

@@ -1,0 +1,55 @@
+//! What a recovery from a lost quorum leaves in the objects.
+
+use macula_proto::wire;
+
+use super::place::{Epoch, LogOffset};
+
+/// Recoveries that one log remembers; beyond, the oldest two are told as one.
+pub(super) const RECOVERIES_MAX: usize = 8;
+
+/// A recovery from a lost quorum, as a log remembers it: entries that the lost members had acknowledged may be gone, and
+/// others may be at their offsets now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogRecovery {
+    /// The epoch that the recovery began.
+    pub epoch: Epoch,
+    /// Entries below this offset are what they were; from here on they may be others than before.
+    pub from: LogOffset,
+}
+
+impl LogRecovery {
+    pub(crate) const fn to_wire(self) -> wire::LogRecovery {
+        wire::LogRecovery { epoch: self.epoch.0, from: self.from.0 }
+    }
+
+    pub(crate) const fn from_wire(recovery: wire::LogRecovery) -> Self {
+        Self { epoch: Epoch(recovery.epoch), from: LogOffset(recovery.from) }
+    }
+}
+
+/// Notes one more.
+pub(super) fn note(recoveries: &mut Vec<LogRecovery>, recovery: LogRecovery) {
+    recoveries.push(recovery);
+    if recoveries.len() > RECOVERIES_MAX {
+        let oldest = recoveries.remove(0);
+        // Who has not looked since the oldest is told of too much rather than of too little.
+        recoveries[0].from = recoveries[0].from.min(oldest.from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_bound_the_oldest_are_told_as_one() {
+        let mut recoveries = Vec::new();
+        let recovery = |epoch, from| LogRecovery { epoch: Epoch(epoch), from: LogOffset(from) };
+        for epoch in 1..=9 {
+            note(&mut recoveries, recovery(epoch, 10 * epoch));
+        }
+        assert_eq!(recoveries.len(), RECOVERIES_MAX);
+        assert_eq!(recoveries[0], recovery(2, 10));
+        assert_eq!(recoveries[7], recovery(9, 90));
+    }
+}
