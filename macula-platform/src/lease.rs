@@ -52,5 +52,5 @@ mod keeper;
 mod message;
 
 pub use holder::{Holder, HolderConfig, HolderEffect, Lease, Loss};
-pub use keeper::{KEEP_ALIVES_MAX, Keeper, KeeperEffect, RoundId, Ticket};
+pub use keeper::{KEEP_ALIVES_MAX, Keeper, KeeperEffect, RoundId, STEP_MAX, Ticket};
 pub use message::{KeepAlive, Kept, KeptAlive};

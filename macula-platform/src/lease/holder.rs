@@ -62,6 +62,11 @@ impl Lease {
     pub const fn until(&self) -> Timestamp {
         self.until
     }
+
+    /// The same with another end.
+    pub(crate) const fn ending_at(self, until: Timestamp) -> Self {
+        Self { until, ..self }
+    }
 }
 
 /// Why a session is lost for good.

@@ -15,6 +15,13 @@ pub const KEEP_ALIVES_MAX: usize = 65_536;
 /// How soon the end of a session is proposed again, if it was not committed.
 const PROPOSE_AGAIN: Duration = Duration::from_secs(1);
 
+/// So often the keeper looks at the clock, while it keeps any session.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
+
+/// What counts of the time between two looks, at most. A clock that jumps between two looks so ends a session by this much too
+/// early, and holders take off more than twice that for drift.
+pub const STEP_MAX: Duration = Duration::from_millis(40);
+
 /// A round with a quorum: the leader asks the voters whether it is still their leader.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RoundId(pub u64);
@@ -52,11 +59,37 @@ pub enum KeeperEffect {
 ///
 /// Call [`on_timeout`](Self::on_timeout) at [`deadline`](Self::deadline). Ten thousand sessions cost a map and an ordered
 /// set; a keep-alive costs one look-up, and a timer is moved only when it fires too early.
+///
+/// Silence is counted only while the keeper could have heard somebody: it looks at the clock every 20 ms, and of a longer
+/// time between two looks only [`STEP_MAX`] counts, whether its process was paused or its clock jumped.
 #[derive(Debug, Default)]
 pub struct Keeper {
     serving: Option<Serving>,
     /// Rounds are never numbered anew, so that a late result of an earlier term is known as such.
     rounds: u64,
+    pace: Pace,
+}
+
+/// A clock that goes on while somebody looks.
+#[derive(Debug, Default)]
+struct Pace {
+    /// What the real clock showed at the last look.
+    looked: Timestamp,
+    /// What this one shows since.
+    shows: Timestamp,
+}
+
+impl Pace {
+    fn look(&mut self, now: Timestamp) -> Timestamp {
+        self.shows = self.shows + now.since(self.looked).min(STEP_MAX);
+        self.looked = now;
+        self.shows
+    }
+
+    /// When the real clock is to be looked at, for something that is due on this one.
+    fn when(&self, due: Timestamp) -> Timestamp {
+        self.looked + due.since(self.shows).min(LOOK_PERIOD)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +120,7 @@ impl Keeper {
     /// live. Not before: only then are all sessions known, and is it certain that no later leader is at work.
     pub fn serve(&mut self, now: Timestamp, sessions: impl IntoIterator<Item = (SessionId, Duration)>) {
         let mut serving = Serving::default();
+        let now = self.pace.look(now);
         for (session, ttl) in sessions {
             serving.keep(now, session, ttl);
         }
@@ -109,6 +143,7 @@ impl Keeper {
 
     /// A command that opened the session was applied, or one that would have, had it not been open.
     pub fn on_opened(&mut self, now: Timestamp, session: SessionId, ttl: Duration) {
+        let now = self.pace.look(now);
         if let Some(serving) = &mut self.serving {
             serving.keep(now, session, ttl);
         }
@@ -132,6 +167,7 @@ impl Keeper {
     ) {
         let mut refuse =
             |outcome| out.push(KeeperEffect::Answer { ticket, answer: KeptAlive { to, outcome } });
+        let now = self.pace.look(now);
         let Some(serving) = &mut self.serving else { return refuse(Kept::NotLeader) };
         if serving.arrived.len() >= KEEP_ALIVES_MAX {
             return refuse(Kept::Busy);
@@ -160,8 +196,9 @@ impl Keeper {
         self.begin_round(out);
     }
 
-    /// It is `now`: ends sessions that were silent for too long.
+    /// It is `now`: looks at the clock, and ends sessions that were silent for too long.
     pub fn on_timeout(&mut self, now: Timestamp, out: &mut Vec<KeeperEffect>) {
+        let now = self.pace.look(now);
         let Some(serving) = &mut self.serving else { return };
         let mut over = Vec::new();
         while let Some(id) = serving.timers.pop(now) {
@@ -179,7 +216,7 @@ impl Keeper {
 
     /// When to call [`on_timeout`](Self::on_timeout).
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.serving.as_ref()?.timers.next()
+        self.serving.as_ref()?.timers.next().map(|due| self.pace.when(due))
     }
 
     fn begin_round(&mut self, out: &mut Vec<KeeperEffect>) {

@@ -26,8 +26,17 @@ fn serving(count: u64) -> Keeper {
     keeper
 }
 
-fn arrive(keeper: &mut Keeper, now: u64, ticket: u64, n: u64) -> Vec<KeeperEffect> {
+/// What happens until then, if nobody is late.
+fn pass(keeper: &mut Keeper, until: u64) -> Vec<KeeperEffect> {
     let mut out = Vec::new();
+    while let Some(deadline) = keeper.deadline().filter(|deadline| *deadline < at(until)) {
+        keeper.on_timeout(deadline, &mut out);
+    }
+    out
+}
+
+fn arrive(keeper: &mut Keeper, now: u64, ticket: u64, n: u64) -> Vec<KeeperEffect> {
+    let mut out = pass(keeper, now);
     keeper.on_keep_alive(at(now), Ticket(ticket), keep_alive(n), &mut out);
     out
 }
@@ -39,7 +48,7 @@ fn round(keeper: &mut Keeper, id: u64, confirmed: bool) -> Vec<KeeperEffect> {
 }
 
 fn timeout(keeper: &mut Keeper, now: u64) -> Vec<KeeperEffect> {
-    let mut out = Vec::new();
+    let mut out = pass(keeper, now);
     keeper.on_timeout(at(now), &mut out);
     out
 }
@@ -69,11 +78,11 @@ fn silence_for_the_time_to_live_ends_a_session() {
     let mut keeper = serving(2);
     arrive(&mut keeper, 400, 1, 2);
     round(&mut keeper, 1, true);
-    assert_eq!(keeper.deadline(), Some(at(1000)));
+    assert_eq!(keeper.deadline(), Some(at(420)), "it looks at the clock often");
     assert_eq!(timeout(&mut keeper, 999), []);
     assert_eq!(timeout(&mut keeper, 1000), [KeeperEffect::Expire(vec![session(1)])]);
     keeper.on_ended(session(1));
-    assert_eq!(keeper.deadline(), Some(at(1400)));
+    assert_eq!(timeout(&mut keeper, 1399), []);
     assert_eq!(timeout(&mut keeper, 1400), [KeeperEffect::Expire(vec![session(2)])]);
 }
 
@@ -85,6 +94,7 @@ fn there_is_no_way_back_once_the_end_is_proposed() {
     assert_eq!(round(&mut keeper, 1, true), [answer(1, 1, Kept::Ended)], "its round took too long");
     arrive(&mut keeper, 1101, 2, 1);
     assert_eq!(round(&mut keeper, 2, true), [answer(2, 1, Kept::Ended)]);
+    assert_eq!(pass(&mut keeper, 1102), []);
     keeper.on_opened(at(1102), session(1), TTL);
     assert_eq!(timeout(&mut keeper, 2099), []);
     assert_eq!(timeout(&mut keeper, 2100), [KeeperEffect::Expire(vec![session(1)])], "proposed again");
@@ -114,7 +124,32 @@ fn who_does_not_lead_forgets_all() {
     keeper.serve(at(500), [(session(1), TTL)]);
     assert_eq!(round(&mut keeper, 1, true), []);
     assert_eq!(arrive(&mut keeper, 501, 4, 1), [KeeperEffect::Round(RoundId(2))]);
-    assert_eq!(keeper.deadline(), Some(at(1500)));
+    assert_eq!(timeout(&mut keeper, 1500), []);
+    assert_eq!(timeout(&mut keeper, 1501), [KeeperEffect::Expire(vec![session(1)])]);
+}
+
+#[test]
+fn time_in_which_nobody_could_be_heard_is_nobodys_silence() {
+    let mut keeper = serving(1);
+    assert_eq!(timeout(&mut keeper, 500), []);
+    // Its process was paused for a minute, or its clock jumped: of that, 40 ms count.
+    let mut out = Vec::new();
+    keeper.on_timeout(at(60_500), &mut out);
+    assert_eq!(out, []);
+    assert_eq!(timeout(&mut keeper, 60_959), []);
+    assert_eq!(timeout(&mut keeper, 60_960), [KeeperEffect::Expire(vec![session(1)])]);
+}
+
+#[test]
+fn a_clock_that_goes_back_keeps_no_session_alive() {
+    let mut keeper = Keeper::default();
+    keeper.serve(at(60_000), [(session(1), TTL)]);
+    assert_eq!(timeout(&mut keeper, 60_400), []);
+    let mut out = Vec::new();
+    keeper.on_timeout(at(10), &mut out);
+    assert_eq!(out, []);
+    assert_eq!(timeout(&mut keeper, 609), []);
+    assert_eq!(timeout(&mut keeper, 610), [KeeperEffect::Expire(vec![session(1)])]);
 }
 
 #[test]

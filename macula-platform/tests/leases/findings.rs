@@ -48,6 +48,7 @@ pub(crate) struct Findings {
     pub(crate) granted: u64,
     pub(crate) pauses: u64,
     pub(crate) clock_jumps: u64,
+    pub(crate) voter_clock_jumps: u64,
     /// Time with a leader that may rely on it, and all time.
     pub(crate) led: u64,
     pub(crate) time: u64,
@@ -67,6 +68,7 @@ impl Findings {
             granted: self.granted + other.granted,
             pauses: self.pauses + other.pauses,
             clock_jumps: self.clock_jumps + other.clock_jumps,
+            voter_clock_jumps: self.voter_clock_jumps + other.voter_clock_jumps,
             led: self.led + other.led,
             time: self.time + other.time,
         }

@@ -33,10 +33,7 @@ fn faults() -> impl Strategy<Value = Faults> {
 }
 
 proptest! {
-    // The same cases in each run. Of all cases, one in some fifteen thousand shows two leaders although no session ended while it
-    // was relied on, and is not explained yet: lost 258, doubled 122, delay_max 5_596, leader_every 3_254_808, deposed_for 0,
-    // pause_max 2_449_679, drift_ppm 13_159, clock_jumps, seed 2_702_300_988_718_913_911. With these faults 4 of 4,000 seeds do so,
-    // and none without jumps: it takes a clock that goes back, which the one that nodes have (CLOCK_BOOTTIME) never does.
+    // The same cases in each run.
     #![proptest_config(ProptestConfig {
         cases: 300,
         failure_persistence: None,

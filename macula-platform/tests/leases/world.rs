@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use macula_platform::checker::{Interval, overlaps};
 use macula_platform::lease::{
-    HolderEffect, KeepAlive, Keeper, KeeperEffect, Kept, KeptAlive, RoundId, Ticket,
+    HolderEffect, KeepAlive, Keeper, KeeperEffect, Kept, KeptAlive, RoundId, STEP_MAX, Ticket,
 };
 use macula_platform::{
     Answer, Change, Command, Effects, LogIndex, Nonce, Objects, Refusal, Request, SessionChange, SessionId,
@@ -22,6 +22,8 @@ pub(crate) const TTL: Duration = Duration::from_millis(1_000);
 const RUN: u64 = 20_000_000;
 const VOTERS: usize = 3;
 const CLIENTS: usize = 4;
+/// Clocks of voters jump where they drift by no more than this.
+const VOTER_JUMPS_DRIFT_MAX: u32 = 30_000;
 /// A request is sent again after this.
 const AGAIN: Duration = Duration::from_millis(150);
 
@@ -273,16 +275,21 @@ impl World {
             self.apply(from, command);
         }
         let voter = self.leader;
-        let mut local = self.voters[voter].clock.at(self.now);
-        if self.plant == Plant::NoFreshStart {
-            local = Timestamp::from_start(local.since(Timestamp::from_start(TTL * 9 / 10)));
-        }
+        let local = self.voters[voter].clock.at(self.now);
+        let silent = if self.plant == Plant::NoFreshStart { TTL * 9 / 10 } else { Duration::ZERO };
         let sessions: Vec<(SessionId, Duration)> = self.objects.times_to_live().collect();
         for (session, _) in &sessions {
             self.heard.insert((voter, *session), self.now);
         }
         self.voters[voter].term = term;
-        self.with_keeper(voter, |keeper, _| keeper.serve(local, sessions));
+        self.with_keeper(voter, |keeper, out| {
+            let mut at = Timestamp::from_start(local.since(Timestamp::from_start(silent)));
+            keeper.serve(at, sessions);
+            while let Some(next) = keeper.deadline().filter(|next| at < local && *next < local) {
+                at = next;
+                keeper.on_timeout(at, out);
+            }
+        });
     }
 
     fn learn(&mut self, voter: usize, term: u64) {
@@ -336,8 +343,10 @@ impl World {
     }
 
     fn check_silence(&mut self, voter: usize, sessions: &[SessionId]) {
-        // The fastest clock shows the whole time to live after this.
-        let least = TTL.as_micros() as u64 * 1_000_000 / (1_000_000 + u64::from(self.faults.drift_ppm));
+        // The fastest clock shows the whole time to live after this; a jump counts a little, once or twice in that time.
+        let jumps = if self.faults.clock_jumps { STEP_MAX * 2 } else { Duration::ZERO };
+        let least =
+            (TTL - jumps).as_micros() as u64 * 1_000_000 / (1_000_000 + u64::from(self.faults.drift_ppm));
         for session in sessions {
             let heard = self.heard.get(&(voter, *session)).copied().unwrap_or(0);
             let first = self.proposed.insert((voter, self.voters[voter].term, *session));
@@ -520,10 +529,20 @@ impl World {
                 self.clients[client].reopen(local);
             }
             self.client_timer(client);
+            // A leader that counts a jump as silence for a moment needs what holders take off for drift.
+            if self.faults.drift_ppm <= VOTER_JUMPS_DRIFT_MAX {
+                let voter = self.rng.random_range(0..VOTERS);
+                self.voters[voter].clock.jump(-by);
+                self.findings.voter_clock_jumps += 1;
+            }
         }
         if self.faults.pause_max > 0 && self.by_lot(300) {
             self.findings.pauses += 1;
-            self.clients[client].paused_until = self.now + self.within(self.faults.pause_max);
+            // A pause is never cut short: what waits for its end would come later than the node goes on, and until then the
+            // node would not look at a clock that it has.
+            let until = self.now + self.within(self.faults.pause_max);
+            let paused_until = &mut self.clients[client].paused_until;
+            *paused_until = until.max(*paused_until);
         }
         self.after(200_000, Event::Mischief);
     }
