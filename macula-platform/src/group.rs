@@ -12,6 +12,7 @@ mod log;
 mod message;
 mod part;
 mod peers;
+mod plant;
 mod recover;
 mod seat;
 mod seen;
@@ -27,6 +28,8 @@ pub use lock::{Lock, LockGuard};
 pub use log::{Log, LogPage, LogTail};
 pub use message::Manage;
 pub use peers::Peers;
+#[cfg(feature = "testing")]
+pub use plant::Plant;
 pub use recover::{Foreign, Kinship, Recovered};
 pub use service::{Coordination, CoordinationEnvironment, RealmStatus};
 

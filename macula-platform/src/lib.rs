@@ -27,6 +27,8 @@ mod store;
 pub use fence::{
     Damage, FENCES_MAX, FenceError, FencedStore, Fences, FileFences, FileFencesError, MemoryFences, Seen,
 };
+#[cfg(feature = "testing")]
+pub use group::Plant;
 pub use group::{
     CallbackId, Coordination, CoordinationConfig, CoordinationEnvironment, CoordinationError, Election,
     ElectionChanges, ElectionView, Foreign, Founding, Kinship, Lock, LockGuard, Log, LogPage, LogTail,

@@ -85,7 +85,7 @@ pub use identity::{Identity, IdentityError};
 pub use lane::{LaneId, LaneQueue, LaneSender, lane_queue};
 pub use metrics::{Dropped, TransportMetrics};
 #[cfg(feature = "testing")]
-pub use quic::BareQuic;
+pub use quic::{BareQuic, LineFaults};
 pub use quic::{BindError, QuicConfig, QuicRx, QuicTransport, QuicTx, Trust, TrustError};
 pub use transport::{
     CloseReason, HangUp, Inbound, PeerEvent, PeerInfo, ResetCode, StreamRx, StreamTx, Target, Transport,

@@ -24,6 +24,8 @@ pub struct NodeBuilder {
     kept: bool,
     here: bool,
     gate: Arc<dyn Gate>,
+    #[cfg(feature = "testing")]
+    injected: crate::testing::Injected,
 }
 
 impl NodeBuilder {
@@ -37,6 +39,8 @@ impl NodeBuilder {
             kept: false,
             here: false,
             gate: Arc::new(AllowAll),
+            #[cfg(feature = "testing")]
+            injected: Default::default(),
         }
     }
 
@@ -123,6 +127,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Puts what a test brings in the place of the machine's own.
+    #[cfg(feature = "testing")]
+    pub fn injected(mut self, injected: crate::testing::Injected) -> Self {
+        self.injected = injected;
+        self
+    }
+
     /// Starts the node. Its procedures' handlers run on the tokio runtime that this is awaited on.
     ///
     /// # Errors
@@ -140,7 +151,14 @@ impl NodeBuilder {
             }
         }
         let config = self.raw.build()?;
-        thread::start(config, Extras { kept: self.kept, gate: self.gate, here: self.here }).await
+        let extras = Extras {
+            kept: self.kept,
+            gate: self.gate,
+            here: self.here,
+            #[cfg(feature = "testing")]
+            injected: self.injected,
+        };
+        thread::start(config, extras).await
     }
 }
 

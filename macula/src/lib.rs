@@ -83,6 +83,8 @@ mod router;
 mod shutdown;
 pub mod supervisor;
 mod tags;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod thread;
 mod topics;
 

@@ -12,7 +12,7 @@ use macula_dht::KademliaConfig;
 use macula_dht::kademlia::SubnetLimits;
 use macula_membership::SwimConfig;
 use macula_platform::{CoordinationConfig, Founding, RedbStore, StoreMetrics, StoreOptions, Timing};
-use macula_proto::{AllowAll, Capabilities, Gate, NodeId, Signer};
+use macula_proto::{AllowAll, Capabilities, Clock, Gate, NodeId, Signer};
 use macula_pubsub::PubSubConfig;
 use macula_rpc::RpcConfig;
 use macula_transport::{AddressBook, BindError, Identity, QuicConfig, QuicTransport, TokioClock, Trust};
@@ -51,11 +51,19 @@ pub(crate) struct Extras {
     pub(crate) gate: Arc<dyn Gate>,
     /// Whether the node lives on the runtime that starts it, and has no thread of its own.
     pub(crate) here: bool,
+    #[cfg(feature = "testing")]
+    pub(crate) injected: crate::testing::Injected,
 }
 
 impl Extras {
     pub(crate) fn kept() -> Self {
-        Self { kept: true, gate: Arc::new(AllowAll), here: false }
+        Self {
+            kept: true,
+            gate: Arc::new(AllowAll),
+            here: false,
+            #[cfg(feature = "testing")]
+            injected: Default::default(),
+        }
     }
 }
 
@@ -127,7 +135,7 @@ fn live(
 /// Opens everything, in the order in which each needs the one before.
 fn open(
     config: Config,
-    extras: Extras,
+    mut extras: Extras,
     handlers_on: Option<Handle>,
     over: CancellationToken,
 ) -> Result<Inner, StartError> {
@@ -147,13 +155,13 @@ fn open(
     let env = Environment {
         signer,
         clock: clock.clone(),
-        gate: extras.gate,
+        store: Arc::new(store(data.as_ref(), &mut extras, store_metrics.clone())?),
+        boot_clock: boot_clock(&extras, &clock),
+        gate: extras.gate.clone(),
         seed,
         epoch: rand::random(),
-        store: Arc::new(store(data.as_ref(), store_metrics.clone())?),
-        boot_clock: Arc::new(BootClock(*clock)),
     };
-    let coordination = coordination_config(&config, id, data.is_some());
+    let coordination = coordination_config(&config, &extras, id, data.is_some());
     let core = Core::new(transport, book, core_config(&config, coordination, seed, handlers_on)?, env);
     tags::apply(&core, &config.node.tags);
     let kept = data.as_ref().map(kept_files);
@@ -236,6 +244,8 @@ fn bind(
     quic.handshake_timeout = config.quic.handshake_timeout;
     quic.first_frame_timeout = config.quic.stream_timeout;
     quic.mtu_max = config.quic.mtu_max;
+    #[cfg(feature = "testing")]
+    quic.line_faults.clone_from(&extras.injected.line_faults);
     let chosen = config.entry("node.address").is_ok_and(|entry| entry.origin != Origin::Default);
     if chosen {
         return Ok(QuicTransport::bind(quic, book.clone())?);
@@ -315,9 +325,26 @@ fn core_config(
     Ok(CoreConfig { swim, directory, pubsub, rpc, coordination, realms: config.node.realms.clone() })
 }
 
+/// The clock that leases are counted on.
+fn boot_clock(_extras: &Extras, clock: &TokioClock) -> Arc<dyn Clock> {
+    #[cfg(feature = "testing")]
+    if let Some(clock) = &_extras.injected.boot_clock {
+        return clock.clone();
+    }
+    Arc::new(BootClock(*clock))
+}
+
 /// Where groups are kept: in the data directory, or nowhere.
-fn store(data: Option<&DataDir>, metrics: StoreMetrics) -> Result<RedbStore, StartError> {
+fn store(
+    data: Option<&DataDir>,
+    _extras: &mut Extras,
+    metrics: StoreMetrics,
+) -> Result<RedbStore, StartError> {
     let options = StoreOptions::default();
+    #[cfg(feature = "testing")]
+    if let Some(open) = _extras.injected.store.take() {
+        return Ok(open(options, metrics)?);
+    }
     Ok(match data {
         Some(data) => RedbStore::open(&data.groups_file(), options, metrics)?,
         None => RedbStore::in_memory(options, metrics),
@@ -325,7 +352,7 @@ fn store(data: Option<&DataDir>, metrics: StoreMetrics) -> Result<RedbStore, Sta
 }
 
 /// Who founds a group, and whether this node may be a voter.
-fn coordination_config(config: &Config, me: NodeId, kept: bool) -> CoordinationConfig {
+fn coordination_config(config: &Config, _extras: &Extras, me: NodeId, kept: bool) -> CoordinationConfig {
     let platform = &config.platform;
     let founders: BTreeSet<NodeId> = platform.founders.iter().copied().collect();
     let founding = match (founders.is_empty(), config.bootstrap.seeds.is_empty()) {
@@ -343,6 +370,8 @@ fn coordination_config(config: &Config, me: NodeId, kept: bool) -> CoordinationC
             GroupTiming::Lan => Timing::LAN,
             GroupTiming::Wan => Timing::WAN,
         },
+        #[cfg(feature = "testing")]
+        plant: _extras.injected.plant,
         ..CoordinationConfig::default()
     }
 }

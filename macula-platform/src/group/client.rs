@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::CoordinationError;
 use super::feed::Interest;
 use super::message::Question;
+use super::plant::Plant;
 use super::seat::Seat;
 use crate::lease::{Holder, HolderEffect, KeptAlive, Lease};
 use crate::objects::{
@@ -226,6 +227,7 @@ impl<T: Transport, S: LogStore> Client<T, S> {
                         });
                     }
                     HolderEffect::Lease(lease) => {
+                        let lease = self.counted(lease);
                         self.show(SessionView { session: Some(holder.session()), lease });
                     }
                     // Whoever asks compares the lease with the clock, and callbacks wait for its end by themselves.
@@ -248,6 +250,15 @@ impl<T: Transport, S: LogStore> Client<T, S> {
         }
         for bounds in self.logs.lock().values() {
             bounds.send_replace(None);
+        }
+    }
+
+    /// The lease as it is shown.
+    fn counted(&self, lease: Lease) -> Lease {
+        let around = &self.seat.around;
+        match around.config.has(Plant::LeaseFromReply) && lease.valid(self.now()) {
+            true => lease.ending_at(self.now() + around.config.lease.span(around.config.session_ttl)),
+            false => lease,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use macula_proto::NodeId;
 
+use super::plant::Plant;
 use crate::lease::HolderConfig;
 use crate::raft::Timing;
 
@@ -38,6 +39,22 @@ pub struct CoordinationConfig {
     pub session_ttl: Duration,
     /// Which part of that a holder relies on.
     pub lease: HolderConfig,
+    /// A bug that a test plants. Default: none.
+    #[cfg(feature = "testing")]
+    pub plant: Option<Plant>,
+}
+
+impl CoordinationConfig {
+    /// Whether a test planted this bug.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    #[cfg(not(feature = "testing"))]
+    pub(crate) const fn has(&self, _plant: Plant) -> bool {
+        false
+    }
 }
 
 impl Default for CoordinationConfig {
@@ -50,6 +67,8 @@ impl Default for CoordinationConfig {
             replace_after: Duration::from_secs(300),
             session_ttl: Duration::from_secs(1),
             lease: HolderConfig::default(),
+            #[cfg(feature = "testing")]
+            plant: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::message::Manage;
+use super::plant::Plant;
 use super::seat::Seat;
 use super::steward::{Step, Steward, Unwilling};
 use crate::lease::{KeepAlive, Keeper, KeeperEffect, KeptAlive, RoundId, Ticket};
@@ -255,7 +256,10 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
             match effect {
                 KeeperEffect::Round(round) => {
                     let group = self.group.clone();
-                    self.work.spawn(async move { Done::Round(round, group.read_barrier().await.is_ok()) });
+                    let skips = self.seat.around.config.has(Plant::KeepWithoutRound);
+                    self.work.spawn(async move {
+                        Done::Round(round, skips || group.read_barrier().await.is_ok())
+                    });
                 }
                 KeeperEffect::Answer { ticket, answer } => {
                     if let Some(waiting) = self.waiting.remove(&ticket) {

@@ -96,6 +96,9 @@ pub struct QuicConfig {
     pub clock: Arc<dyn Clock>,
     /// Where it is counted. Default: a set of its own.
     pub metrics: TransportMetrics,
+    /// Lines that are cut or slow, for tests. Default: none.
+    #[cfg(feature = "testing")]
+    pub line_faults: Option<super::LineFaults>,
 }
 
 /// Why a transport did not come up.
@@ -168,6 +171,8 @@ impl QuicConfig {
             dial_stagger: Duration::from_millis(250),
             clock: Arc::new(SystemClock::default()),
             metrics: TransportMetrics::default(),
+            #[cfg(feature = "testing")]
+            line_faults: None,
         }
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+    AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime as _, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use sha2::{Digest as _, Sha256};
@@ -42,8 +43,22 @@ pub(crate) fn open(config: &QuicConfig, credentials: &Arc<Credentials>) -> Resul
     endpoint
         .max_udp_payload_size(config.mtu_max.max(1_472))
         .map_err(|_| BindError::Config { setting: "mtu_max", rule: "must be from 1,200 to 65,527" })?;
-    Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
-        .map_err(|cause| BindError::Socket { addr: config.listen, cause })
+    let failed = |cause| BindError::Socket { addr: config.listen, cause };
+    let socket = with_faults(config, TokioRuntime.wrap_udp_socket(socket).map_err(failed)?);
+    Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, Arc::new(TokioRuntime)).map_err(failed)
+}
+
+#[cfg(feature = "testing")]
+fn with_faults(config: &QuicConfig, socket: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
+    match &config.line_faults {
+        Some(faults) => faults.on(socket),
+        None => socket,
+    }
+}
+
+#[cfg(not(feature = "testing"))]
+fn with_faults(_config: &QuicConfig, socket: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
+    socket
 }
 
 /// HMAC-SHA-256 (RFC 2104) under a key derived from the node's own. A restarted node thus makes the same stateless

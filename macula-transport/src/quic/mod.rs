@@ -23,6 +23,8 @@ mod drain;
 mod endpoint;
 mod hello;
 mod lane;
+#[cfg(feature = "testing")]
+mod line_faults;
 mod link;
 mod pool;
 mod receive;
@@ -34,6 +36,8 @@ mod trust;
 #[cfg(feature = "testing")]
 pub use bare::BareQuic;
 pub use config::{BindError, QuicConfig};
+#[cfg(feature = "testing")]
+pub use line_faults::LineFaults;
 pub use stream::{QuicRx, QuicTx};
 pub use transport::QuicTransport;
 pub use trust::{Trust, TrustError};
