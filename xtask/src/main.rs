@@ -7,7 +7,8 @@
 //!      ├───► fuzz                          the decoders, for a given time
 //!      ├───► sim                           meshes of simulated nodes
 //!      ├───► bench                         between processes, beside raw QUIC
-//!      └───► chaos                         real nodes that are killed, paused, restarted
+//!      ├───► chaos                         real nodes that are killed, paused, restarted
+//!      └───► torture                       what they coordinate under all faults, checked
 //! ```
 
 mod alone;
@@ -19,6 +20,7 @@ mod fuzz;
 mod sim;
 mod tally;
 mod tidy;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -65,6 +67,13 @@ enum Task {
     },
     /// Kill, pause and restart real nodes; the survivors must agree on who is alive
     Chaos(chaos::Options),
+    /// Elections, locks and logs of real nodes that are killed, paused, cut off and given bad disks and clocks: all checked
+    #[command(disable_help_flag = true)]
+    Torture {
+        /// For the torture: `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -78,6 +87,7 @@ fn main() -> ExitCode {
         Some(Task::Sim { arguments }) => sim::run(&root, &arguments),
         Some(Task::Bench { arguments }) => bench::run(&root, &arguments),
         Some(Task::Chaos(options)) => chaos::run(&root, options),
+        Some(Task::Torture { arguments }) => torture::run(&root, &arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
