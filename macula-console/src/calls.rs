@@ -24,10 +24,13 @@ pub(crate) async fn call(
     State(node): State<Node>,
     Json(request): Json<api::Call>,
 ) -> Result<Json<api::CallResult>, Failure> {
-    let exact = request.exact;
+    let (exact, leader_of) = (request.exact, request.leader_of.clone());
     let call = asked(&node, request)?;
     let started = Instant::now();
-    let reply = node.call_with(call).await?;
+    let reply = match leader_of {
+        Some(election) => node.election_in(call.realm.clone(), &election)?.call_with(call).await?,
+        None => node.call_with(call).await?,
+    };
     Ok(Json(result(&reply, exact, started)))
 }
 
@@ -36,6 +39,11 @@ pub(crate) async fn call_stream(
     State(senders): State<Senders>,
     Json(request): Json<api::Call>,
 ) -> Result<Response, Failure> {
+    if request.leader_of.is_some() {
+        return Err(Failure::invalid(
+            "`leader_of` goes with plain calls: look up the leader, and name it in `to`",
+        ));
+    }
     let (exact, has_parts) = (request.exact, request.parts);
     let call = asked(&node, request)?;
     let started = Instant::now();

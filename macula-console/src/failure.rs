@@ -162,6 +162,7 @@ fn coordination(error: &CoordinationError) -> Verdict {
         E::Busy | E::SessionLost => (ErrorCode::Conflict, None),
         E::Forbidden(_) => (ErrorCode::Forbidden, None),
         E::NoMember(_) => (ErrorCode::NotFound, None),
+        E::NoLeader { .. } => (ErrorCode::NotFound, Some("`macula_ctl election list` shows who leads what")),
         E::Stopped(_) => (ErrorCode::Closed, None),
         _ => (ErrorCode::Internal, None),
     }

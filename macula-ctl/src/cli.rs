@@ -316,6 +316,9 @@ pub(crate) struct Call {
     /// Call this node and no other: its id
     #[arg(long, value_name = "ID")]
     pub(crate) to: Option<String>,
+    /// Call whoever leads this election: its name
+    #[arg(long, value_name = "ELECTION", conflicts_with_all = ["to", "strategy", "stream", "parts"])]
+    pub(crate) leader_of: Option<String>,
     /// How to choose among several providers; the node's `rpc.routing_strategy` if not given
     #[arg(long, value_enum, value_name = "STRATEGY")]
     pub(crate) strategy: Option<Strategy>,

@@ -25,7 +25,7 @@ impl Node {
     /// ```no_run
     /// # async fn example(node: macula::Node) -> Result<(), macula::Error> {
     /// let election = node.election("matchmaking")?;
-    /// election.register_callback(|view| println!("leads: {}", view.is_leader));
+    /// election.on_change(|view| println!("leads: {}", view.is_leader));
     /// election.campaign("10.0.0.7:9000").await?;
     /// if let Some(token) = election.token() {
     ///     println!("this node leads; what it does carries {token}");
@@ -47,7 +47,7 @@ impl Node {
     pub fn election_in(&self, realm: Realm, name: &str) -> Result<Election, Error> {
         let name = ElectionName::from(name.parse::<Name>()?);
         let inner = self.inner.core.coordination.election(&realm, name)?;
-        Ok(Election { node: self.clone(), inner })
+        Ok(Election { node: self.clone(), realm, inner })
     }
 
     /// A lock of the node's first realm.
@@ -189,8 +189,9 @@ impl Node {
 /// An election; see [`macula_platform::Election`] for what it guarantees. Clones are the same.
 #[derive(Clone)]
 pub struct Election {
-    node: Node,
-    inner: macula_platform::Election<QuicTransport, RedbStore>,
+    pub(crate) node: Node,
+    pub(crate) realm: Realm,
+    pub(crate) inner: macula_platform::Election<QuicTransport, RedbStore>,
 }
 
 impl Election {
@@ -243,6 +244,11 @@ impl Election {
     pub async fn get_members(&self) -> Result<Vec<CandidateInfo>, Error> {
         let inner = self.inner.clone();
         Ok(self.node.on_node(async move { inner.get_members().await }).await??)
+    }
+
+    /// The same as [`register_callback`](Self::register_callback).
+    pub fn on_change(&self, callback: impl FnMut(ElectionView) + Send + 'static) -> CallbackId {
+        self.register_callback(callback)
     }
 
     /// Calls `callback` on the node's thread, at once with the present view, and then with each change: also when this node's lease

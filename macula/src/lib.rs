@@ -76,6 +76,7 @@ mod core;
 pub mod data_dir;
 mod error;
 mod join;
+mod leader_calls;
 mod message;
 mod node;
 mod payload;

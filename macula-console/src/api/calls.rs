@@ -99,6 +99,9 @@ pub struct Call {
     /// The node to call, and no other.
     #[serde(default)]
     pub to: Option<String>,
+    /// The election whose leader to call; not with `call-stream`.
+    #[serde(default)]
+    pub leader_of: Option<String>,
     /// How to choose among providers; the node's default if absent.
     #[serde(default)]
     pub strategy: Option<Strategy>,

@@ -49,6 +49,7 @@ fn body(args: &cli::Call) -> Result<Call, CliError> {
         idempotent: args.idempotent,
         exact: args.raw,
         to: args.to.clone(),
+        leader_of: args.leader_of.clone(),
         strategy: args.strategy.map(api::Strategy::from),
         fresh: args.fresh,
         headers: args.header.iter().cloned().collect(),

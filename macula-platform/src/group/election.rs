@@ -167,6 +167,11 @@ impl<T: Transport, S: LogStore> Election<T, S> {
         }
     }
 
+    /// The same as [`register_callback`](Self::register_callback).
+    pub fn on_change(&self, callback: impl FnMut(ElectionView) + Send + 'static) -> CallbackId {
+        self.register_callback(callback)
+    }
+
     /// Calls `callback` at once with the present view, and then with each change: also when this node's lease runs out
     /// before anybody else leads. Calls follow each other; one that blocks holds up those after it.
     pub fn register_callback(&self, mut callback: impl FnMut(ElectionView) + Send + 'static) -> CallbackId {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use macula_proto::Realm;
 
 use crate::StoreError;
-use crate::objects::{Epoch, LogName, LogOffset, Refusal};
+use crate::objects::{ElectionName, Epoch, LogName, LogOffset, Refusal};
 use crate::raft::GroupError;
 
 /// Why an election, a lock or a log did not do what it was asked for.
@@ -54,6 +54,12 @@ pub enum CoordinationError {
         epoch: Epoch,
         /// Entries below this offset are what they were.
         from: LogOffset,
+    },
+    /// Nobody leads the election.
+    #[error("nobody leads election `{election}`")]
+    NoLeader {
+        /// The election.
+        election: ElectionName,
     },
     /// Somebody else has it.
     #[error("it is held by somebody else")]
