@@ -229,3 +229,83 @@ fn service_mesh() {
     payments[2].say("quit");
     assert_eq!(payments[2].end(), Some(0));
 }
+
+#[test]
+fn arcade() {
+    const PLAYERS: usize = 40;
+    const DEATHS: usize = 3;
+    let folder = tempfile::tempdir().unwrap();
+    let data = |host: usize| folder.path().join(host.to_string()).display().to_string();
+    let mut first = Program::start("arcade", &["host", "--data", &data(0)]);
+    let join = first.join_addr();
+    let host =
+        |at: usize, join: &str| Program::start("arcade", &["host", "--data", &data(at), "--join", join]);
+    let mut hosts = vec![first, host(1, &join), host(2, &join)];
+    for host in &mut hosts {
+        host.join_addr();
+        host.expect("open");
+    }
+    let crowd = |name: &str| {
+        let players = PLAYERS.to_string();
+        let args = ["play", "--name", name, "--players", &players, "--every", "150", "--join", &join];
+        Program::start("arcade", &args)
+    };
+    let mut crowds = [crowd("anna"), crowd("bert")];
+    // Hosts come and go, so those who come back join by somebody who stays.
+    let stays = crowds[0].join_addr();
+
+    let mut coordinator = 0;
+    for death in 0..DEATHS {
+        until("somebody coordinates", || {
+            let coordinates = |host: &mut Program| {
+                host.all_that_start("coordinates ").last().is_some_and(|line| line.contains("with token"))
+            };
+            let found = hosts.iter_mut().position(coordinates);
+            coordinator = found.unwrap_or(coordinator);
+            found.is_some()
+        });
+        // In the middle of the game: some have one, and others come.
+        let goal = (death + 1) * PLAYERS / (DEATHS + 1);
+        until("players have games", || crowds[1].all_that_start("bert-").len() >= goal);
+        hosts[coordinator].kill();
+        crowds[0].expect_start("anna-");
+        hosts[coordinator] = host(coordinator, &stays);
+        hosts[coordinator].join_addr();
+        hosts[coordinator].expect("open");
+    }
+    let games = games_of(&mut crowds, PLAYERS);
+    assert_eq!(games.len(), 2 * PLAYERS, "each player has one game");
+    for (number, player, other) in &games {
+        let back = (number.clone(), other.clone(), player.clone());
+        assert!(games.contains(&back), "{other} does not know of game {number} against {player}");
+    }
+    let mut check = Program::start("arcade", &["check", "--join", &hosts[0].join_addr()]);
+    let summary = check.find_start_and("", " players, ");
+    assert_eq!(check.end(), Some(0), "{summary}");
+    let all = 2 * PLAYERS;
+    assert!(
+        summary.starts_with(&format!("{all} players, {all} with a game, 0 waiting, 0 twice")),
+        "{summary}"
+    );
+    let coordinators = summary.split(", ").nth(4).unwrap().split(' ').next().unwrap();
+    assert!(coordinators.parse::<usize>().unwrap() > DEATHS, "{summary}");
+}
+
+/// What players that have all left said of their games: the number, the player, and against whom.
+fn games_of(crowds: &mut [Program], players: usize) -> Vec<(String, String, String)> {
+    let mut games = Vec::new();
+    for crowd in crowds {
+        assert_eq!(crowd.end(), Some(0));
+        until("all that was said has come", || {
+            let said = crowd.all_that_start("");
+            said.iter().filter(|line| line.contains(" plays game ")).count() == players
+        });
+        for line in crowd.all_that_start("") {
+            let words: Vec<&str> = line.split(' ').collect();
+            if let [player, "plays", "game", number, "against", other] = words[..] {
+                games.push((number.into(), player.into(), other.into()));
+            }
+        }
+    }
+    games
+}
