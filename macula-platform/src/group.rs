@@ -33,6 +33,14 @@ pub use plant::Plant;
 pub use recover::{Foreign, Kinship, Recovered};
 pub use service::{Coordination, CoordinationEnvironment, RealmStatus};
 
+/// What goes over the wire, for those who feed its decoders.
+#[cfg(feature = "testing")]
+pub(crate) mod wire_forms {
+    pub(crate) use super::feed::{Interest, change_in, change_out};
+    pub(crate) use super::message::{Ask, Question, Told};
+    pub(crate) use super::seen::Look;
+}
+
 #[cfg(test)]
 #[path = "group/service_test.rs"]
 mod tests;

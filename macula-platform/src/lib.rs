@@ -17,6 +17,8 @@
 
 #[cfg(feature = "testing")]
 pub mod checker;
+#[cfg(feature = "testing")]
+pub mod decoders;
 mod fence;
 mod group;
 pub mod lease;

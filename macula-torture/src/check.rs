@@ -59,10 +59,14 @@ pub(crate) fn all(lines: Vec<Line>, visits: &[Visit]) -> Checked {
     checked.leases = leases.len();
     checked.problems.extend(overlaps(&leases));
     checked.problems.extend(visits_in_order(visits));
-    checked.problems.extend(logs_agree(&logs, &tailed));
+    logs.sort_by_key(|event| event.time);
+    let unknown = unanswered(&logs);
+    let entries = entries(&logs, &tailed, &mut checked.problems);
+    let logs = resolve(logs, &entries);
     checked.problems.extend(observed_beside(&reigns, &leases));
     locks.extend(lost(&locks));
     checked.log = linearizable("log", logs, Log::default, &mut checked.problems);
+    checked.log.unknown += unknown;
     checked.lock = linearizable("lock", locks, || SharedLock, &mut checked.problems);
     checked.reign = linearizable("election", reigns, || Reign, &mut checked.problems);
     checked
@@ -89,10 +93,22 @@ fn linearizable<M: Model>(
     match check(&history, |_| model()) {
         Ok(counted) => counted,
         Err(failure) => {
-            problems.push(format!("{what}: {failure}"));
+            problems.push(format!("{what}: {}", shortened(&failure.to_string())));
             Counted { operations: invoked, unknown, ..Counted::default() }
         }
     }
+}
+
+/// A failure shows whole pages of logs; the beginning of each of its lines says enough.
+fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 300;
+    text.lines().map(|line| line.chars().take(CHARS_MAX).collect()).collect::<Vec<String>>().join("\n")
+}
+
+/// Operations without an answer.
+fn unanswered<C, R>(events: &[Event<String, C, R>]) -> usize {
+    let invoked = events.iter().filter(|event| matches!(event.what, Outcome::Invoke(_))).count();
+    invoked - events.iter().filter(|event| matches!(event.what, Outcome::Ok(_))).count()
 }
 
 /// A term has one leader.
@@ -189,30 +205,32 @@ fn visits_in_order(visits: &[Visit]) -> Vec<String> {
     found
 }
 
-/// Each entry that was acknowledged is where it was said to be, and readers and tails all saw the same.
-fn logs_agree(events: &[Event<String, LogCall, LogReturn>], tailed: &[(String, u64, u64)]) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut entries: BTreeMap<(String, u64), u64> = BTreeMap::new();
+type Entries = BTreeMap<(String, u64), u64>;
+
+/// What is where in the logs, as writers, readers and tails were told. Each entry that was acknowledged is where it was said to
+/// be, and once.
+fn entries(
+    events: &[Event<String, LogCall, LogReturn>],
+    tailed: &[(String, u64, u64)],
+    problems: &mut Vec<String>,
+) -> Entries {
+    let mut entries = Entries::new();
     let mut note = |key: &str, offset: u64, value: u64, who: &str| {
         let known = *entries.entry((key.to_owned(), offset)).or_insert(value);
         if known != value {
-            found.push(format!("log {key:?}: at offset {offset} is {known}, and {value} for {who}"));
+            problems.push(format!("log {key:?}: at offset {offset} is {known}, and {value} for {who}"));
         }
     };
-    let mut calls: BTreeMap<u64, LogCall> = BTreeMap::new();
-    let mut sorted: Vec<_> = events.iter().collect();
-    sorted.sort_by_key(|event| event.time);
-    for event in sorted {
+    let mut calls: BTreeMap<u64, &LogCall> = BTreeMap::new();
+    for event in events {
         match &event.what {
-            Outcome::Invoke(call) => drop(calls.insert(event.process, call.clone())),
+            Outcome::Invoke(call) => drop(calls.insert(event.process, call)),
             Outcome::Ok(result) => match (calls.get(&event.process), result) {
                 (Some(LogCall::Append(value)), LogReturn::At(offset)) => {
                     note(&event.key, *offset, *value, "its writer");
                 }
                 (Some(LogCall::Read { from }), LogReturn::Entries { values, .. }) => {
-                    (*from..)
-                        .zip(values)
-                        .for_each(|(offset, value)| note(&event.key, offset, *value, "a reader"));
+                    (*from..).zip(values).for_each(|(at, value)| note(&event.key, at, *value, "a reader"));
                 }
                 _ => {}
             },
@@ -223,10 +241,43 @@ fn logs_agree(events: &[Event<String, LogCall, LogReturn>], tailed: &[(String, u
     let mut values = BTreeSet::new();
     for ((key, offset), value) in &entries {
         if !values.insert((key, value)) {
-            found.push(format!("log {key:?}: {value} is there twice, the second time at offset {offset}"));
+            problems.push(format!("log {key:?}: {value} is there twice, the second time at offset {offset}"));
         }
     }
-    found
+    entries
+}
+
+/// Finds out what became of operations whose outcome their processes did not hear. Each value is appended once, and at the end
+/// all logs were read: an append that anybody saw took effect at some time, and one that nobody saw did not. Reads without an
+/// answer say nothing. Without this the search would have to try all of them everywhere.
+fn resolve(events: Events<LogCall, LogReturn>, entries: &Entries) -> Events<LogCall, LogReturn> {
+    /// Processes that none of the nodes has.
+    const OTHERS: u64 = 1 << 61;
+    let offsets: BTreeMap<(&str, u64), u64> =
+        entries.iter().map(|((key, offset), value)| ((key.as_str(), *value), *offset)).collect();
+    let end = events.iter().map(|event| event.time).max().unwrap_or(0) + 1;
+    let mut open: BTreeMap<u64, Event<String, LogCall, LogReturn>> = BTreeMap::new();
+    let (mut resolved, mut unheard) = (Vec::new(), Vec::new());
+    for event in events {
+        match &event.what {
+            Outcome::Invoke(_) => unheard.extend(open.insert(event.process, event)),
+            Outcome::Ok(_) => {
+                resolved.extend(open.remove(&event.process));
+                resolved.push(event);
+            }
+            Outcome::Fail => drop(open.remove(&event.process)),
+            Outcome::Unknown => unheard.extend(open.remove(&event.process)),
+        }
+    }
+    unheard.extend(open.into_values());
+    for (process, invoked) in (OTHERS..).zip(unheard) {
+        let Outcome::Invoke(LogCall::Append(value)) = invoked.what else { continue };
+        let Some(offset) = offsets.get(&(invoked.key.as_str(), value)) else { continue };
+        let what = Outcome::Ok(LogReturn::At(*offset));
+        resolved.push(Event { process, time: end, key: invoked.key.clone(), what });
+        resolved.push(Event { process, ..invoked });
+    }
+    resolved
 }
 
 /// Who asks the group while a node relies on its leadership is told of that node, and of no other.
@@ -248,4 +299,86 @@ fn observed_beside(events: &[Event<String, ReignCall, ReignReturn>], leases: &[L
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(process: u64, time: u64, what: Outcome<LogCall, LogReturn>) -> Line {
+        Line::Log(Event { process, time, key: "orders".into(), what })
+    }
+
+    fn appended(process: u64, from: u64, until: u64, value: u64, offset: Option<u64>) -> [Line; 2] {
+        let end = offset.map_or(Outcome::Unknown, |offset| Outcome::Ok(LogReturn::At(offset)));
+        [log(process, from, Outcome::Invoke(LogCall::Append(value))), log(process, until, end)]
+    }
+
+    fn read(process: u64, from: u64, until: u64, values: &[u64]) -> [Line; 2] {
+        let entries = LogReturn::Entries { values: values.to_vec(), end: true };
+        [
+            log(process, from, Outcome::Invoke(LogCall::Read { from: 0 })),
+            log(process, until, Outcome::Ok(entries)),
+        ]
+    }
+
+    fn problems(lines: &[&[Line]]) -> Vec<String> {
+        all(lines.concat(), &[]).problems
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there_and_what_was_not_may_be() {
+        let acknowledged = appended(1, 10, 20, 7, Some(0));
+        let unheard = appended(2, 12, 30, 8, None);
+        for seen in [&[7][..], &[7, 8]] {
+            let problems = problems(&[&acknowledged, &unheard, &read(3, 40, 50, seen)]);
+            assert!(problems.is_empty(), "{problems:?}");
+        }
+        assert!(!problems(&[&acknowledged, &unheard, &read(3, 40, 50, &[8])]).is_empty(), "7 is lost");
+        assert!(!problems(&[&acknowledged, &unheard, &read(3, 40, 50, &[])]).is_empty(), "7 is lost");
+        assert!(
+            !problems(&[&acknowledged, &unheard, &read(3, 40, 50, &[7, 8, 8])]).is_empty(),
+            "8 is there twice"
+        );
+    }
+
+    #[test]
+    fn what_was_read_once_is_read_later() {
+        let unheard = appended(2, 12, 30, 8, None);
+        let seen = read(3, 40, 50, &[8]);
+        assert!(problems(&[&unheard, &seen, &read(4, 60, 70, &[8])]).is_empty());
+        assert!(!problems(&[&unheard, &seen, &read(4, 60, 70, &[])]).is_empty());
+    }
+
+    fn relied(node: u64, token: u64, shared: bool, span: (u64, u64)) -> [Line; 2] {
+        let relied = |at| {
+            let (key, token) = ("lock x".into(), Token(0, token));
+            Line::Relied(Relied { key, node, token, shared, after: at, before: at })
+        };
+        [relied(span.0), relied(span.1)]
+    }
+
+    #[test]
+    fn who_relies_on_something_alone_is_alone() {
+        let alone = relied(1, 5, false, (10, 20));
+        assert!(problems(&[&alone, &relied(2, 6, false, (21, 30))]).is_empty());
+        assert!(!problems(&[&alone, &relied(2, 6, false, (19, 30))]).is_empty());
+        assert!(!problems(&[&alone, &relied(2, 6, true, (19, 30))]).is_empty());
+        assert!(!problems(&[&alone, &relied(2, 4, false, (21, 30))]).is_empty(), "an older token");
+        assert!(problems(&[&relied(1, 5, true, (10, 20)), &relied(2, 5, true, (12, 30))]).is_empty());
+    }
+
+    #[test]
+    fn the_resource_lets_nobody_in_whose_token_is_old() {
+        let visit = |token: &str, shared, let_in| Visit {
+            name: "x".parse().unwrap(),
+            token: token.parse().unwrap(),
+            shared,
+            let_in,
+        };
+        let visits = |last| [visit("0.5", false, true), visit("0.9", false, true), last];
+        assert!(!all(Vec::new(), &visits(visit("0.5", false, true))).problems.is_empty());
+        assert!(all(Vec::new(), &visits(visit("0.5", false, false))).problems.is_empty());
+        assert!(!all(Vec::new(), &visits(visit("0.8", true, true))).problems.is_empty());
+    }
 }

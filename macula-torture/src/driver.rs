@@ -1,6 +1,7 @@
 //! Runs: nodes, mischief, and the check at the end.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::plant::Plant;
 use crate::process::NodeProcess;
 use crate::report::Report;
 use crate::resource::Resource;
+use crate::simulated;
 
 /// How long nodes may take to have a group of three voters, and to have one again after all is mended.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,6 +46,12 @@ pub(crate) struct Options {
     /// Plants a bug, which must be found, or one after the other: `all`
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
+    /// Runs these seeds in one process in place of real ones, on a simulated network and under paused time: `1..2001`
+    #[arg(long, value_name = "A..B", value_parser = simulated::seeds)]
+    simulated: Option<Range<u64>>,
+    /// Seeds that are simulated at the same time
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// Keeps the records and what the nodes say in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -54,6 +62,10 @@ pub(crate) struct Options {
 
 /// Runs with these options; an error if something was wrong with what the nodes did, or too little happened.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
+    if let Some(seeds) = &options.simulated {
+        let plant = options.plant.as_deref().map(|name| Plant::from_str(name, true)).transpose()?;
+        return simulated::run(seeds.clone(), options.jobs, plant.and_then(Plant::in_product));
+    }
     let Some(plant) = &options.plant else {
         let report = run_once(options, options.seed, None)?;
         println!("{report}");
@@ -109,21 +121,23 @@ fn run_once(options: &Options, seed: u64, plant: Option<Plant>) -> Result<Report
     let mut mischief = Mischief::new(seed, faults.clone(), options.verbose);
     let until = Instant::now() + Duration::from_secs_f64(options.minutes.clamp(0.05, 600.0) * 60.0);
     // Each takes effect once at least, if there is any way.
-    while Instant::now() < until || (mischief.is_missing() && Instant::now() < until + MORE) {
-        mischief.next(&mut nodes)?;
-    }
-    sleep(CALM);
-    wait_for(&mut nodes, "logs that all nodes can read", |nodes| {
-        nodes.iter_mut().try_fold(true, |all, node| Ok(node.order(&Order::ReadAll)?.done && all))
-    })?;
-    let mut records = Vec::new();
-    for node in &mut nodes {
-        node.stop()?;
-        for path in node.records() {
-            records.extend(crate::record::read(&path)?);
+    let troubled = (|| {
+        while Instant::now() < until || (mischief.is_missing() && Instant::now() < until + MORE) {
+            mischief.next(&mut nodes)?;
         }
+        sleep(CALM);
+        wait_for(&mut nodes, "logs that all nodes can read", |nodes| {
+            nodes.iter_mut().try_fold(true, |all, node| Ok(node.order(&Order::ReadAll)?.done && all))
+        })?;
+        nodes.iter_mut().try_for_each(NodeProcess::stop)
+    })();
+    let mut records = Vec::new();
+    for path in nodes.iter().flat_map(NodeProcess::records) {
+        records.extend(crate::record::read(&path)?);
     }
-    let checked = check::all(records, &resource.visits());
+    let mut checked = check::all(records, &resource.visits());
+    // A group that does not come back is as bad as one that does wrong.
+    checked.problems.extend(troubled.err());
     Ok(Report::new(seed, faults, mischief.took_effect, checked))
 }
 

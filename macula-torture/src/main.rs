@@ -26,6 +26,7 @@ mod process;
 mod record;
 mod report;
 mod resource;
+mod simulated;
 
 use std::process::ExitCode;
 

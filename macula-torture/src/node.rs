@@ -167,7 +167,7 @@ async fn note_leaders(work: Work) {
         if seen != known
             && let Some((term, leader)) = seen.clone()
         {
-            work.record.write(&Line::Leads { term, leader });
+            work.record.write(Line::Leads { term, leader });
         }
         known = seen;
     }

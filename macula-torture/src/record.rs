@@ -9,8 +9,8 @@ use macula_platform::checker::model::{LogCall, LogReturn, Token};
 use macula_platform::checker::{Event, Outcome};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use crate::clock::now;
 use crate::model::{LockCall, LockReturn, ReignCall, ReignReturn};
 
 /// One line. Times are nanoseconds of the machine's clock.
@@ -48,33 +48,64 @@ pub(crate) struct Relied {
 
 /// Clones write the same record.
 #[derive(Clone)]
-pub(crate) struct Record(Arc<Mutex<File>>);
+pub(crate) struct Record(Arc<Mutex<Sink>>);
+
+enum Sink {
+    File(File),
+    /// For nodes of one process, under the runtime's time since the record was begun.
+    Memory(Vec<Line>, Instant),
+}
 
 impl Record {
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self(Arc::new(Mutex::new(File::create(path)?))))
+        Ok(Self(Arc::new(Mutex::new(Sink::File(File::create(path)?)))))
     }
 
-    pub(crate) fn write(&self, line: &Line) {
-        let Ok(mut text) = serde_json::to_vec(line) else { return };
-        text.push(b'\n');
-        // Without its record a node is of no use.
-        if let Err(cause) = self.0.lock().write_all(&text) {
-            eprintln!("the record cannot be written: {cause}");
-            std::process::exit(3);
+    pub(crate) fn in_memory() -> Self {
+        Self(Arc::new(Mutex::new(Sink::Memory(Vec::new(), Instant::now()))))
+    }
+
+    /// What was written in memory.
+    pub(crate) fn take(&self) -> Vec<Line> {
+        match &mut *self.0.lock() {
+            Sink::File(_) => Vec::new(),
+            Sink::Memory(lines, _) => std::mem::take(lines),
+        }
+    }
+
+    /// The time that this record goes by.
+    pub(crate) fn now(&self) -> u64 {
+        match &*self.0.lock() {
+            Sink::File(_) => crate::clock::now(),
+            Sink::Memory(_, begun) => u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    pub(crate) fn write(&self, line: Line) {
+        match &mut *self.0.lock() {
+            Sink::File(file) => {
+                let Ok(mut text) = serde_json::to_vec(&line) else { return };
+                text.push(b'\n');
+                // Without its record a node is of no use.
+                if let Err(cause) = file.write_all(&text) {
+                    eprintln!("the record cannot be written: {cause}");
+                    std::process::exit(3);
+                }
+            }
+            Sink::Memory(lines, _) => lines.push(line),
         }
     }
 
     pub(crate) fn log(&self, process: u64, key: &str, what: Outcome<LogCall, LogReturn>) {
-        self.write(&Line::Log(Event { process, time: now(), key: key.into(), what }));
+        self.write(Line::Log(Event { process, time: self.now(), key: key.into(), what }));
     }
 
     pub(crate) fn lock(&self, process: u64, key: &str, what: Outcome<LockCall, LockReturn>) {
-        self.write(&Line::Lock(Event { process, time: now(), key: key.into(), what }));
+        self.write(Line::Lock(Event { process, time: self.now(), key: key.into(), what }));
     }
 
     pub(crate) fn reign(&self, process: u64, key: &str, what: Outcome<ReignCall, ReignReturn>) {
-        self.write(&Line::Reign(Event { process, time: now(), key: key.into(), what }));
+        self.write(Line::Reign(Event { process, time: self.now(), key: key.into(), what }));
     }
 }
 

@@ -24,7 +24,7 @@ const NAMES_A_FRAME: usize = 200;
 
 /// What somebody watches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Interest {
+pub(crate) struct Interest {
     pub(super) session: Option<SessionId>,
     pub(super) elections: BTreeSet<ElectionName>,
     pub(super) logs: BTreeSet<LogName>,
@@ -98,7 +98,7 @@ impl Interest {
         }
     }
 
-    pub(super) fn from_frame(frame: &Frame) -> Result<(Realm, GroupId, Self), MessageError> {
+    pub(crate) fn from_frame(frame: &Frame) -> Result<(Realm, GroupId, Self), MessageError> {
         if frame.kind() != FrameKind::GROUP_WATCH {
             return Err(MessageError::Wrong("not what to watch"));
         }
@@ -114,7 +114,7 @@ impl Interest {
 }
 
 /// A change as a frame.
-pub(super) fn change_out(change: &Change) -> Result<Frame, ProtoError> {
+pub(crate) fn change_out(change: &Change) -> Result<Frame, ProtoError> {
     use wire::group_change::Change as Kind;
     let (at, kind) = match change {
         Change::Election { at, election, leader } => {
@@ -142,7 +142,7 @@ pub(super) fn change_out(change: &Change) -> Result<Frame, ProtoError> {
     Frame::new(FrameKind::GROUP_CHANGE, &wire::GroupChange { index: at.0, change: Some(kind) }, Bytes::new())
 }
 
-pub(super) fn change_in(frame: &Frame) -> Result<Change, MessageError> {
+pub(crate) fn change_in(frame: &Frame) -> Result<Change, MessageError> {
     use wire::group_change::Change as Kind;
     if frame.kind() != FrameKind::GROUP_CHANGE {
         return Err(MessageError::Wrong("not a change"));

@@ -278,6 +278,15 @@ impl<T: Transport, S: LogStore> Coordination<T, S> {
         self.members().into_iter().find(|group| group.id() == id)
     }
 
+    /// Stops everything at once, as if the process were killed: nobody is told, and nothing is handed over. Whoever
+    /// [`run`](Self::run)s it has to be gone already.
+    #[cfg(feature = "testing")]
+    pub async fn crash(&self) {
+        for member in self.members() {
+            member.stop().await;
+        }
+    }
+
     /// The groups that this node is a member of.
     pub(super) fn members(&self) -> Vec<Group<S>> {
         self.inner.realms.values().filter_map(|client| Some(client.seat.member()?.group)).collect()

@@ -154,9 +154,7 @@ impl Mesh {
         self.network.crash(node.me());
         task.abort();
         network_stop.cancel();
-        for member in node.members() {
-            member.stop().await;
-        }
+        node.crash().await;
         served.await.unwrap();
         place.disk.power_cut();
         let (around, id) = (self.around.clone(), node.me());

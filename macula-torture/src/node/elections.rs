@@ -9,7 +9,6 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Work;
-use crate::clock::now;
 use crate::model::{ReignCall, ReignReturn};
 use crate::record::{Line, Relied};
 use crate::resource::Door;
@@ -58,15 +57,15 @@ async fn stand(work: Work, task: u64, name: &'static str) {
 }
 
 fn look(work: &Work, election: &Election, name: &str) {
-    let after = now();
+    let after = work.record.now();
     let Some(token) = election.token() else { return };
-    work.record.write(&Line::Relied(Relied {
+    work.record.write(Line::Relied(Relied {
         key: format!("election {name}"),
         node: work.options.number,
         token: token.into(),
         shared: false,
         after,
-        before: now(),
+        before: work.record.now(),
     }));
 }
 

@@ -9,7 +9,6 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
 use super::Work;
-use crate::clock::now;
 use crate::model::{LockCall, LockReturn};
 use crate::record::{Line, Relied};
 use crate::resource::Door;
@@ -88,12 +87,12 @@ async fn hold(
 ) -> std::io::Result<()> {
     let (until, token, key) = (Instant::now() + holds, guard.token(), format!("lock {NAME}"));
     let is_held = || {
-        let after = now();
+        let after = work.record.now();
         let held = guard.is_held();
         if held {
             let (node, key) = (work.options.number, key.clone());
-            let relied = Relied { key, node, token: token.into(), shared, after, before: now() };
-            work.record.write(&Line::Relied(relied));
+            let relied = Relied { key, node, token: token.into(), shared, after, before: work.record.now() };
+            work.record.write(Line::Relied(relied));
         }
         held
     };
@@ -109,16 +108,16 @@ async fn hold(
     }
     // Recorded before it looks whether it has anything to give back: what it says then is true of a moment after that. A
     // grant without such a record may have been lost at any time.
-    let begins = now();
+    let begins = work.record.now();
     if guard.is_held() {
         let (process, what) = (work.process(task), Outcome::Invoke(LockCall::Release { client }));
         let release = |time, what| {
             let key = NAME.to_owned();
-            work.record.write(&Line::Lock(macula_platform::checker::Event { process, time, key, what }));
+            work.record.write(Line::Lock(macula_platform::checker::Event { process, time, key, what }));
         };
         release(begins, what);
         let _ = guard.release().await;
-        release(now(), Outcome::Unknown);
+        release(work.record.now(), Outcome::Unknown);
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ async fn tail(work: Work, name: &'static str) {
         match tail.next().await {
             Ok(entry) => {
                 let (key, value) = (name.to_owned(), number(&entry.entry));
-                work.record.write(&Line::Tailed { key, offset: entry.offset.0, value });
+                work.record.write(Line::Tailed { key, offset: entry.offset.0, value });
             }
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
