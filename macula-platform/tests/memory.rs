@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use allocation_counter::measure;
-use macula_platform::{Answer, Command, Effects, LogIndex, Nonce, Objects, Request, RequestId, Standing};
+use macula_platform::{
+    Answer, Command, Effects, Group, GroupId, GroupStatus, LogIndex, MemoryStore, Nonce, Objects, Request,
+    RequestId, Standing, Timing, VoterId,
+};
 use macula_proto::{NodeId, UnixMillis};
+use macula_transport::Transport as _;
+use macula_transport::memory::MemoryNetwork;
 
 const ELECTIONS: u64 = 10_000;
 
@@ -57,4 +62,32 @@ fn ten_thousand_elections_take_two_megabytes() {
         "{} of {bytes} bytes came back",
         -freed.bytes_current
     );
+}
+
+/// Held bytes after a group of one member has begun to work, engine, tables and all that is made once a process.
+#[test]
+fn a_group_takes_less_than_three_megabytes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let transport = MemoryNetwork::new(1).node(1);
+    let me = VoterId { node: transport.local().id, storage: 1 };
+    let mut group = None;
+    let held = measure(|| {
+        group = Some(runtime.block_on(async {
+            let store = MemoryStore::default().into();
+            let group = Group::<MemoryStore>::open(GroupId(1), me, transport, store, Timing::LAN).await;
+            let group = group.expect("the store is empty");
+            group.found([me].into()).await.expect("nobody founded it");
+            let leads = group.wait_until(Duration::from_secs(10), GroupStatus::is_leader).await;
+            assert!(leads.is_some());
+            for index in 0..100 {
+                let open = Request::OpenSession { nonce: Nonce(index), ttl: Duration::from_secs(1) };
+                group.propose(&asked(open)).await.expect("it leads");
+            }
+            group
+        }));
+    });
+    let bytes = held.bytes_current;
+    println!("{bytes} bytes for a group");
+    assert!(bytes <= 3_000_000, "{bytes} bytes for a group");
+    runtime.block_on(group.expect("it was opened").stop());
 }

@@ -164,6 +164,7 @@ impl<T: Transport, S: LogStore> Duties<T, S> {
     /// Leads now, or no longer.
     fn look_at_role(&mut self) {
         let status = self.group.status();
+        self.group.rest(status.is_alone() && !self.stepping);
         let leads = status.is_leader().then_some(status.term);
         if leads == self.leading {
             return;

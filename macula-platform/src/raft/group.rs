@@ -178,6 +178,11 @@ pub struct GroupStatus {
 }
 
 impl GroupStatus {
+    /// Whether this member leads and there is no other.
+    pub fn is_alone(&self) -> bool {
+        self.is_leader() && self.voters.len() == 1 && self.learners.is_empty() && !self.is_changing
+    }
+
     /// Whether this member leads, as far as it knows. A leader that is cut off learns late that it is none any more.
     pub fn is_leader(&self) -> bool {
         self.leader == Some(self.me)
@@ -343,11 +348,18 @@ impl<S: LogStore> Group<S> {
         Ok(self.log_entries.read_entries(log, from.0, end.0, bytes_max)?)
     }
 
+    /// Whether this member may do without its timer, for there is nobody but itself: no heartbeat to send, and no leader to wait
+    /// for. Any change of members wakes it.
+    pub(crate) fn rest(&self, rests: bool) {
+        self.raft.runtime_config().tick(!rests);
+    }
+
     /// Lets a node follow the group, without a vote.
     ///
     /// # Errors
     /// [`GroupError::NotLeader`], [`GroupError::Members`] while another change is under way.
     pub async fn add_learner(&self, learner: VoterId) -> Result<(), GroupError> {
+        self.rest(false);
         self.raft.add_learner(learner, EmptyNode {}, false).await?;
         Ok(())
     }
@@ -357,6 +369,7 @@ impl<S: LogStore> Group<S> {
     /// # Errors
     /// [`GroupError::NotLeader`], [`GroupError::Members`], [`GroupError::Unknown`].
     pub async fn set_voters(&self, voters: BTreeSet<VoterId>) -> Result<(), GroupError> {
+        self.rest(false);
         self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), false).await?;
         // If the leader changes half-way, the two sets of voters stay until somebody makes the second step.
         if self.status().is_changing {
