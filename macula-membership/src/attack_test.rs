@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use macula_proto::{Contact, Ed25519Verifier, NodeId, SecretKey, Timestamp, UnixMillis};
+use macula_proto::{Contact, Ed25519Verifier, NodeId, SecretKey, Signer as _, Timestamp, UnixMillis};
 
+use crate::overlay::is_watcher;
 use crate::statement::Presence;
 use crate::{
-    Effect, Effects, Incarnation, Machine, MachineParts, MemberState, PACKET_BYTES_MAX, Packet, PacketKind,
-    Refused, RefusedLabel, Rumour, Statement, SwimConfig, SwimMetrics, Tags, Update,
+    Accusation, Effect, Effects, Incarnation, Machine, MachineParts, MemberState, PACKET_BYTES_MAX, Packet,
+    PacketKind, Refused, RefusedLabel, Statement, SwimConfig, SwimMetrics, Tags, Update,
 };
 
 /// The one that lies.
@@ -69,8 +70,16 @@ fn leave(n: u32, incarnation: u64) -> Update {
     Update::Statement(Arc::new(Statement::leave(&key(n), id(n), Incarnation(incarnation), UnixMillis(0))))
 }
 
-fn dead(n: u32, incarnation: u64, by: u64) -> Update {
-    Update::Dead(Rumour { id: id(n), incarnation: Incarnation(incarnation), by })
+/// The word of `by` that `n` is dead.
+fn dead(n: u32, incarnation: u64, by: u32) -> Update {
+    Update::Dead(Arc::new(Accusation::new(&key(by), id(n), Incarnation(incarnation))))
+}
+
+/// The same, signed by another.
+fn forged(n: u32, incarnation: u64, by: u32) -> Update {
+    let mut signed = Accusation::new(&key(LIAR), id(n), Incarnation(incarnation)).signed().clone();
+    signed.public_key = key(by).public_key().as_bytes().to_vec().into();
+    Update::Dead(Arc::new(Accusation::parse(signed).expect("well formed")))
 }
 
 /// Hears `updates` from the liar.
@@ -110,30 +119,69 @@ fn refused(machine: &Machine, reason: Refused) -> u64 {
 }
 
 #[test]
-fn one_liar_in_many_names_starts_a_suspicion_that_lasts_long_enough_to_refute() {
-    let mut machine = machine(&[2, 3, LIAR]);
-    hear(&mut machine, at(5_000), (0..18).map(|by| dead(2, u64::MAX, by)).collect());
-    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
-    // Four seconds are the shortest suspicion there is.
-    run(&mut machine, at(5_000), at(8_900));
-    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
-    hear(&mut machine, at(8_900), vec![alive(2, 6, "")]);
+fn one_liar_has_one_voice_and_its_suspicion_lasts_long_enough_to_refute() {
+    let mut machine = machine(&[2, 3, 4, 5, LIAR]);
+    let names = [3, 4, 5].map(|by| forged(2, 5, by));
+    hear(&mut machine, at(5_000), names.to_vec());
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
+    assert_eq!(refused(&machine, Refused::Forged), 3);
+    hear(&mut machine, at(5_000), [dead(2, 5, LIAR)].into_iter().chain(names).collect());
+    hear(&mut machine, at(5_000), vec![dead(2, 5, 77), dead(2, 5, LIAR)]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
+    // With nobody else who says so it takes six times the shortest suspicion, of four seconds.
+    run(&mut machine, at(5_000), at(28_900));
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
+    hear(&mut machine, at(28_900), vec![alive(2, 6, "")]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
+    run(&mut machine, at(28_900), at(60_000));
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
+}
+
+#[test]
+fn all_who_lie_together_start_a_suspicion_that_lasts_long_enough_to_refute() {
+    let mut machine = machine(&[2, 3, 4, 5, LIAR]);
+    hear(&mut machine, at(5_000), [3, 4, 5, LIAR].map(|by| dead(2, 5, by)).to_vec());
+    run(&mut machine, at(5_000), at(8_900));
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect), "four seconds are the shortest");
+    hear(&mut machine, at(8_900), vec![alive(2, 6, "")]);
     run(&mut machine, at(8_900), at(60_000));
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
 }
 
 #[test]
+fn nobody_is_believed_about_more_members_than_he_may_watch() {
+    let others: Vec<u32> = (100..700).chain([LIAR]).collect();
+    let mut machine = machine(&others);
+    let word = |by: u32| others.iter().filter(|n| **n != by).map(|n| dead(*n, 5, by)).collect::<Vec<_>>();
+    hear(&mut machine, at(30_000), word(LIAR));
+    let believed = machine.suspects_len();
+    // Eight are expected on each of three rings.
+    assert!((8..50).contains(&believed), "{believed} of 600");
+    let mut watched = 0;
+    for n in &others {
+        let Some(Update::Statement(word)) = Some(alive(*n, 5, "")) else { continue };
+        let near = |other: &&u32| {
+            let Update::Statement(from) = alive(**other, 5, "") else { return false };
+            is_watcher(&from, &word, 3, others.len() + 1)
+        };
+        let nearest = others.iter().filter(|other| *other != n).filter(near).count();
+        assert!(nearest > 3, "{nearest} may watch {n}");
+        watched += nearest;
+    }
+    assert!(watched / others.len() < 50, "{watched}");
+}
+
+#[test]
 fn half_way_through_a_suspicion_it_is_told_again_so_that_who_knows_better_says_so() {
     let mut doubting = machine(&[2, 3, LIAR]);
-    hear(&mut doubting, at(5_000), vec![dead(2, 5, 1)]);
+    hear(&mut doubting, at(5_000), vec![dead(2, 5, 3)]);
     run(&mut doubting, at(5_000), at(6_900));
     let told = run(&mut doubting, at(6_900), at(7_600));
-    let suspicion = |update: &&Update| matches!(update, Update::Suspect(rumour) if rumour.id == id(2));
-    let rumour = told.iter().flat_map(|(_, packet)| &packet.updates).find(suspicion).expect("told again");
+    let suspicion = |update: &&Update| matches!(update, Update::Suspect(_)) && update.subject() == id(2);
+    let told = told.iter().flat_map(|(_, packet)| &packet.updates).find(suspicion).expect("told again");
     let mut knowing = machine(&[2, 3, LIAR]);
     hear(&mut knowing, at(0), vec![alive(2, 6, "")]);
-    let out = hear(&mut knowing, at(7_500), vec![rumour.clone()]);
+    let out = hear(&mut knowing, at(7_500), vec![told.clone()]);
     let [Effect::Send { to, packet }] = &out[..] else { panic!("{out:?}") };
     assert!(*to == id(LIAR) && packet.updates.contains(&alive(2, 6, "")), "whoever told it is put right");
     assert_eq!(knowing.state_of(&id(2)), Some(MemberState::Alive));
@@ -142,30 +190,41 @@ fn half_way_through_a_suspicion_it_is_told_again_so_that_who_knows_better_says_s
 #[test]
 fn whoever_refuted_is_not_suspected_on_hearsay_for_a_while() {
     let mut machine = machine(&[2, 3, LIAR]);
-    hear(&mut machine, at(5_000), vec![dead(2, 5, 1), alive(2, 6, "")]);
+    hear(&mut machine, at(5_000), vec![dead(2, 5, LIAR), alive(2, 6, "")]);
     for ms in (5_000..9_000).step_by(100) {
-        hear(&mut machine, at(ms), vec![dead(2, u64::MAX, ms)]);
+        hear(&mut machine, at(ms), vec![dead(2, 6, LIAR), dead(2, 6, 3)]);
         assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive), "after {ms} ms");
     }
     assert_eq!(machine.metrics.suspected.get(), 1);
-    hear(&mut machine, at(9_000), vec![dead(2, u64::MAX, 1)]);
+    hear(&mut machine, at(9_000), vec![dead(2, 6, LIAR)]);
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect), "it may have died since");
 }
 
 #[test]
 fn who_has_just_learned_of_a_member_does_not_believe_what_others_may_have_heard_refuted() {
     let mut machine = machine(&[2, 3, LIAR]);
-    hear(&mut machine, at(3_900), vec![dead(2, 5, 1)]);
+    hear(&mut machine, at(3_900), vec![dead(2, 5, LIAR)]);
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
-    hear(&mut machine, at(4_000), vec![dead(2, 5, 1)]);
+    hear(&mut machine, at(4_000), vec![dead(2, 5, LIAR)]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
+}
+
+#[test]
+fn an_accusation_counts_against_the_life_that_it_names() {
+    let mut machine = machine(&[2, 3, LIAR]);
+    hear(&mut machine, at(5_000), vec![dead(2, 4, LIAR), dead(2, 6, LIAR), dead(2, u64::MAX, 3)]);
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
+    hear(&mut machine, at(10_000), vec![alive(2, 7, "new")]);
+    hear(&mut machine, at(10_000), vec![dead(2, 7, 3)]);
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
 }
 
 #[test]
 fn accusations_cost_this_node_one_signature_and_one_point_of_health_however_many_there_are() {
-    let mut machine = machine(&[2, LIAR]);
+    let mut machine = machine(&[2, 3, 4, LIAR]);
     let own = machine.local().incarnation.0;
-    let flood = |own: u64| (0..18).map(|step| dead(1, own + step, step)).collect();
+    let flood =
+        |own: u64| [2, 3, 4, LIAR].iter().flat_map(|by| [dead(1, own, *by), dead(1, own + 1, *by)]).collect();
     hear(&mut machine, at(1_000), flood(own));
     assert_eq!((machine.local().incarnation.0, machine.health_score()), (own + 1, 1));
     hear(&mut machine, at(1_100), flood(own + 1));
@@ -180,7 +239,7 @@ fn accusations_cost_this_node_one_signature_and_one_point_of_health_however_many
 fn the_largest_incarnation_binds_its_signer_alone_and_not_for_ever() {
     let mut machine = machine(&[2, 3, LIAR]);
     hear(&mut machine, at(0), vec![alive(2, u64::MAX, "")]);
-    hear(&mut machine, at(5_000), vec![dead(2, u64::MAX, 1), alive(2, u64::MAX, "again")]);
+    hear(&mut machine, at(5_000), vec![dead(2, u64::MAX, LIAR), alive(2, u64::MAX, "again")]);
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect), "the same incarnation refutes nothing");
     run(&mut machine, at(5_000), at(60_000));
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Dead));
@@ -200,7 +259,7 @@ fn words_of_an_earlier_life_change_nothing() {
     let (old, goodbye) = (alive(2, 4, "old"), leave(2, 4));
     let before = machine.version();
     for ms in 0..100 {
-        assert_eq!(hear(&mut machine, at(ms), vec![old.clone(), goodbye.clone(), dead(2, 4, ms)]).len(), 1);
+        assert_eq!(hear(&mut machine, at(ms), vec![old.clone(), goodbye.clone(), dead(2, 4, LIAR)]).len(), 1);
     }
     assert_eq!((machine.version(), machine.state_of(&id(2))), (before, Some(MemberState::Alive)));
     hear(&mut machine, at(200), vec![leave(2, 5), old, alive(2, 5, "")]);
@@ -208,16 +267,12 @@ fn words_of_an_earlier_life_change_nothing() {
 }
 
 #[test]
-fn rumours_about_nobody_leave_nothing_behind() {
+fn accusations_of_nobody_leave_nothing_behind() {
     let mut machine = machine(&[2, LIAR]);
     let before = machine.queues();
-    for ms in 0..1_000 {
-        let nobody = |step: u64| Rumour {
-            id: NodeId::from_bytes([step as u8; 32]),
-            incarnation: Incarnation(ms),
-            by: ms,
-        };
-        let out = hear(&mut machine, at(ms), (0..18).map(|step| Update::Suspect(nobody(step))).collect());
+    for ms in 0..100 {
+        let nobody = (1_000..1_018).map(|n| dead(n, ms, LIAR)).collect();
+        let out = hear(&mut machine, at(ms), nobody);
         assert!(out.is_empty());
     }
     assert_eq!(machine.queues(), before);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use macula_proto::wire::swim_update::Kind;
 use macula_proto::{Frame, FrameKind, IdError, NodeId, ProtoError, wire};
 
-use crate::message::{BUCKETS, BucketDigest, DigestEntry, PACKET_BYTES_MAX, Packet, PacketKind, Rumour};
+use crate::message::{BUCKETS, BucketDigest, DigestEntry, Doubt, PACKET_BYTES_MAX, Packet, PacketKind};
 use crate::statement::StatementError;
-use crate::{Incarnation, MemberState, Statement, SyncMessage, Update};
+use crate::{Accusation, Incarnation, MemberState, Statement, SyncMessage, Update};
 
 /// A digest entry on the wire: id, incarnation, state.
 pub(crate) const ENTRY_BYTES: usize = 41;
@@ -104,43 +105,38 @@ impl PacketKind {
 
 impl Update {
     fn to_wire(&self) -> wire::SwimUpdate {
-        let mut update = wire::SwimUpdate::default();
-        match self {
+        let kind = match self {
             Self::Statement(statement) => match statement.presence() {
-                Some(_) => update.alive = Some(statement.signed().clone()),
-                None => update.leave = Some(statement.signed().clone()),
+                Some(_) => Kind::Alive(statement.signed().clone()),
+                None => Kind::Leave(statement.signed().clone()),
             },
-            Self::Suspect(rumour) => update.suspect = Some(rumour.to_wire()),
-            Self::Dead(rumour) => update.dead = Some(rumour.to_wire()),
-        }
-        update
+            Self::Suspect(accusation) => Kind::Suspect(accusation.signed().clone()),
+            Self::Dead(accusation) => Kind::Dead(accusation.signed().clone()),
+            Self::Doubt(doubt) => Kind::Doubt(doubt.to_wire()),
+        };
+        wire::SwimUpdate { kind: Some(kind) }
     }
 
     fn from_wire(update: wire::SwimUpdate) -> Result<Self, CodecError> {
         let statement = |statement| Self::Statement(Arc::new(statement));
-        if let Some(signed) = update.alive {
-            return Ok(statement(Statement::parse_alive(signed)?));
+        match update.kind.ok_or(CodecError::EmptyUpdate)? {
+            Kind::Alive(signed) => Ok(statement(Statement::parse_alive(signed)?)),
+            Kind::Leave(signed) => Ok(statement(Statement::parse_leave(signed)?)),
+            Kind::Suspect(signed) => Ok(Self::Suspect(Arc::new(Accusation::parse(signed)?))),
+            Kind::Dead(signed) => Ok(Self::Dead(Arc::new(Accusation::parse(signed)?))),
+            Kind::Doubt(doubt) => Ok(Self::Doubt(Doubt::from_wire(&doubt)?)),
         }
-        if let Some(signed) = update.leave {
-            return Ok(statement(Statement::parse_leave(signed)?));
-        }
-        if let Some(rumour) = update.suspect {
-            return Ok(Self::Suspect(Rumour::from_wire(&rumour)?));
-        }
-        let rumour = update.dead.ok_or(CodecError::EmptyUpdate)?;
-        Ok(Self::Dead(Rumour::from_wire(&rumour)?))
     }
 }
 
-impl Rumour {
-    fn to_wire(self) -> wire::SwimRumour {
-        let id = Bytes::copy_from_slice(self.id.as_bytes());
-        wire::SwimRumour { id, incarnation: self.incarnation.0, by: self.by }
+impl Doubt {
+    fn to_wire(self) -> wire::SwimDoubt {
+        wire::SwimDoubt { id: Bytes::copy_from_slice(self.id.as_bytes()), incarnation: self.incarnation.0 }
     }
 
-    fn from_wire(rumour: &wire::SwimRumour) -> Result<Self, IdError> {
-        let id = NodeId::try_from(rumour.id.as_ref())?;
-        Ok(Self { id, incarnation: Incarnation(rumour.incarnation), by: rumour.by })
+    fn from_wire(doubt: &wire::SwimDoubt) -> Result<Self, IdError> {
+        let id = NodeId::try_from(doubt.id.as_ref())?;
+        Ok(Self { id, incarnation: Incarnation(doubt.incarnation) })
     }
 }
 

@@ -18,8 +18,12 @@ fn alive(n: u8, tags: Tags, addrs: usize) -> Statement {
     Statement::alive(&key(n), Incarnation(u64::MAX), presence, UnixMillis(u64::MAX))
 }
 
-fn rumour(n: u8) -> Rumour {
-    Rumour { id: key(n).node_id(), incarnation: Incarnation(u64::MAX), by: u64::MAX }
+fn accusation(n: u8) -> Arc<Accusation> {
+    Arc::new(Accusation::new(&key(n), key(n + 1).node_id(), Incarnation(u64::MAX)))
+}
+
+fn doubt(n: u8) -> Doubt {
+    Doubt { id: key(n).node_id(), incarnation: Incarnation(u64::MAX) }
 }
 
 #[test]
@@ -32,8 +36,9 @@ fn packets_round_trip() {
             Incarnation(3),
             UnixMillis(4),
         ))),
-        Update::Suspect(rumour(3)),
-        Update::Dead(rumour(4)),
+        Update::Suspect(accusation(3)),
+        Update::Dead(accusation(4)),
+        Update::Doubt(doubt(5)),
     ];
     for kind in [PacketKind::Ping, PacketKind::Ack, PacketKind::PingReq, PacketKind::Nack, PacketKind::Gossip]
     {
@@ -58,13 +63,15 @@ fn the_largest_statement_fits_a_packet_and_its_size_is_known() {
 }
 
 #[test]
-fn the_size_of_a_rumour_is_not_underestimated() {
-    let with = |count| {
-        let updates = vec![Update::Dead(rumour(1)); count];
+fn the_size_of_hearsay_is_not_underestimated() {
+    let with = |update: &Update, count| {
+        let updates = vec![update.clone(); count];
         let packet = Packet { kind: PacketKind::Gossip, sequence: u64::MAX, target: None, updates };
         packet.to_frame().unwrap().wire_len()
     };
-    assert!(with(11) - with(1) <= 10 * Update::Dead(rumour(1)).wire_len());
+    for update in [Update::Dead(accusation(1)), Update::Doubt(doubt(1))] {
+        assert_eq!(with(&update, 7) - with(&update, 4), 3 * update.wire_len(), "{update:?}");
+    }
 }
 
 #[test]
@@ -75,7 +82,7 @@ fn sync_messages_round_trip() {
         SyncMessage::Buckets(Box::new(std::array::from_fn(|i| i as u64))),
         SyncMessage::Digest { buckets: vec![digest], last: true },
         SyncMessage::Exchange {
-            updates: vec![Update::Dead(rumour(1))],
+            updates: vec![Update::Doubt(doubt(1))],
             wants: vec![key(2).node_id(), key(3).node_id()],
             last: false,
         },
@@ -93,7 +100,7 @@ fn bad_updates_are_left_out_and_counted() {
     forged.public_key = Bytes::copy_from_slice(&[0xff; 32]);
     let mut stolen = alive(1, Tags::new(), 1).signed().clone();
     stolen.public_key = alive(2, Tags::new(), 1).signed().public_key.clone();
-    let update = |signed| wire::SwimUpdate { alive: Some(signed), ..wire::SwimUpdate::default() };
+    let update = |signed| wire::SwimUpdate { kind: Some(Kind::Alive(signed)) };
     let good = update(alive(3, Tags::new(), 1).signed().clone());
     let updates = vec![update(forged), good, update(stolen), wire::SwimUpdate::default()];
     let header = wire::SwimPacket { sequence: 1, updates, ..wire::SwimPacket::default() };
@@ -133,11 +140,16 @@ fn updates() -> impl Strategy<Value = Vec<Update>> {
         let tags = (0..tags).map(|tag| (tag.to_string(), "v".repeat(tag * 20))).collect();
         Update::Statement(Arc::new(alive(1, tags, addrs)))
     });
-    let rumour = (numbers(), numbers(), any::<bool>()).prop_map(|(incarnation, by, dead)| {
-        let rumour = Rumour { id: key(3).node_id(), incarnation: Incarnation(incarnation), by };
-        if dead { Update::Dead(rumour) } else { Update::Suspect(rumour) }
+    let hearsay = (numbers(), 0..3u8).prop_map(|(incarnation, kind)| {
+        let (id, incarnation) = (key(3).node_id(), Incarnation(incarnation));
+        let accusation = || Arc::new(Accusation::new(&key(4), id, incarnation));
+        match kind {
+            0 => Update::Suspect(accusation()),
+            1 => Update::Dead(accusation()),
+            _ => Update::Doubt(Doubt { id, incarnation }),
+        }
     });
-    proptest::collection::vec(prop_oneof![statement, rumour], 0..6)
+    proptest::collection::vec(prop_oneof![statement, hearsay], 0..6)
 }
 
 fn digests() -> impl Strategy<Value = Vec<BucketDigest>> {

@@ -10,10 +10,10 @@ use crate::effect::{Effect, Effects};
 use crate::machine::{Machine, audience};
 use crate::message::{PacketKind, UPDATES_BYTES_MAX, Update};
 use crate::metrics::Refused;
-use crate::overlay::monitors;
+use crate::overlay::{is_watcher, monitors};
 use crate::roster::Entry;
 use crate::suspicion::Span;
-use crate::{Event, Member, MemberState, Rumour, Statement};
+use crate::{Accusation, Event, Incarnation, Member, MemberState, Statement};
 
 /// Up to so many members it is counted who watches a suspect; beyond, each ring has another watcher.
 const COUNTED_MONITORS_MAX: usize = 256;
@@ -55,9 +55,14 @@ impl Machine {
     ) {
         match update {
             Update::Statement(statement) => self.on_statement(now, source, statement, true, out),
-            Update::Suspect(rumour) | Update::Dead(rumour) => {
-                if !self.on_rumour(now, source, *rumour, out) {
+            Update::Suspect(accusation) | Update::Dead(accusation) => {
+                if !self.on_accusation(now, source, accusation, out) {
                     self.heard(source, update);
+                }
+            }
+            Update::Doubt(doubt) => {
+                if doubt.id == self.me {
+                    self.refute(now, doubt.incarnation);
                 }
             }
         }
@@ -126,50 +131,67 @@ impl Machine {
         }
     }
 
-    /// Hearsay about a member starts a suspicion, or confirms one. About this node: it is refuted. Returns whether it was
-    /// news.
-    fn on_rumour(
+    /// Hearsay about a member starts a suspicion, or confirms one, if whoever says so [may watch](is_watcher) it. About this
+    /// node: it is refuted. Returns whether it was news.
+    ///
+    /// It counts against the very life of its subject that it names. Of a newer one than this node knows, it will hear
+    /// again.
+    fn on_accusation(
         &mut self,
         now: Timestamp,
         source: Option<NodeId>,
-        rumour: Rumour,
+        accusation: &Arc<Accusation>,
         out: &mut Effects,
     ) -> bool {
-        if rumour.id == self.me {
-            self.refute(now, rumour);
-            return true;
-        }
-        let Some(entry) = self.roster.get(&rumour.id) else { return false };
-        // A rumour about a newer life than this node knows of can only be held against the life that it knows.
-        if rumour.incarnation < entry.incarnation() {
+        let (id, by) = (accusation.subject(), accusation.accuser());
+        let Some((subject, accuser)) = self.roster.get(&id).zip(self.roster.get(&by)) else { return false };
+        let state = subject.state();
+        let is_news = match state {
+            _ if id == self.me => !self.has_just_refuted(now),
+            MemberState::Alive => !self.suspicions.is_proven(now, &id),
+            MemberState::Suspect => self.suspicions.is_confirmation(&id, &by),
+            MemberState::Dead | MemberState::Left => false,
+        };
+        let named = accusation.incarnation() == subject.incarnation();
+        if !is_news || !named || !self.believes(accuser, subject) {
             return false;
         }
-        let rumour = Rumour { incarnation: entry.incarnation(), ..rumour };
-        match entry.state() {
-            MemberState::Alive if self.suspicions.is_proven(now, &rumour.id) => return false,
-            MemberState::Alive => self.suspect(now, rumour, source, out),
-            MemberState::Suspect if self.suspicions.confirm(rumour.id, rumour.by) => {
-                self.spread(now, Update::Suspect(rumour), source);
-            }
-            MemberState::Suspect | MemberState::Dead | MemberState::Left => return false,
+        if !accusation.is_signed(&*self.verifier) {
+            self.metrics.refuse(Refused::Forged);
+            return false;
+        }
+        if id == self.me {
+            self.refute(now, accusation.incarnation());
+        } else if state == MemberState::Alive {
+            self.suspect(now, accusation.clone(), source, out);
+        } else if self.suspicions.confirm(id, by) {
+            self.spread(now, Update::Suspect(accusation.clone()), source);
         }
         true
     }
 
-    /// Somebody holds this node for dead or dying. Only a rumour about the very incarnation that it lives under is
-    /// worth an answer: nobody can have a newer word that this node has not signed. And soon after the last one there is no
-    /// need for another: whoever has that one believes no hearsay for a while, and who suspects this node for a reason of its
-    /// own tells it again.
-    pub(crate) fn refute(&mut self, now: Timestamp, rumour: Rumour) {
-        let pause = self.shortest_suspicion() / REFUTATIONS_A_SUSPICION;
-        let paused = self.refuted.is_some_and(|at| now.since(at) < pause);
-        if paused || self.leaving.is_some() || rumour.incarnation != self.own().incarnation() {
+    /// Whether the word of one member about another counts.
+    fn believes(&self, accuser: &Entry, subject: &Entry) -> bool {
+        let (rings, present) = (self.config.rings, self.roster.present());
+        is_watcher(accuser.statement(), subject.statement(), rings, present)
+    }
+
+    /// Somebody holds this node for dead or dying. Only the very incarnation that it lives under is worth an answer: nobody can
+    /// have a newer word that this node has not signed. And soon after the last answer there is no need for another: whoever has
+    /// that one believes no hearsay for a while, and who suspects this node for a reason of its own tells it again.
+    pub(crate) fn refute(&mut self, now: Timestamp, incarnation: Incarnation) {
+        if self.leaving.is_some() || incarnation != self.own().incarnation() || self.has_just_refuted(now) {
             return;
         }
         self.refuted = Some(now);
-        self.raise(now, rumour.incarnation);
+        self.raise(now, incarnation);
         self.health.worsen(1);
         self.metrics.refutations.inc();
+    }
+
+    fn has_just_refuted(&self, now: Timestamp) -> bool {
+        let pause = self.shortest_suspicion() / REFUTATIONS_A_SUSPICION;
+        self.refuted.is_some_and(|at| now.since(at) < pause)
     }
 
     /// A word in this node's own name. If it is newer than the newest that this process signed, it is from an earlier
@@ -204,45 +226,69 @@ impl Machine {
         (now.since(*at) < RIVAL_MEMORY).then(|| contact.clone())
     }
 
-    /// Starts to suspect an alive member, on a rumour that `source` brought if it is not this node's own.
-    pub(crate) fn suspect(
+    /// Nobody could reach `id`: this node says so.
+    pub(crate) fn accuse(&mut self, now: Timestamp, id: NodeId, out: &mut Effects) {
+        let Some(entry) = self.roster.get(&id) else { return };
+        match entry.state() {
+            MemberState::Alive => {
+                let accusation = self.accusation(entry);
+                self.suspect(now, accusation, None, out);
+            }
+            MemberState::Suspect if self.suspicions.is_confirmation(&id, &self.me) => {
+                let accusation = self.accusation(entry);
+                self.suspicions.confirm(id, self.me);
+                self.spread(now, Update::Suspect(accusation), None);
+            }
+            MemberState::Suspect | MemberState::Dead | MemberState::Left => {}
+        }
+    }
+
+    fn accusation(&self, entry: &Entry) -> Arc<Accusation> {
+        Arc::new(Accusation::new(&*self.signer, entry.id(), entry.incarnation()))
+    }
+
+    /// Starts to suspect an alive member, on an accusation that `source` brought if it is not this node's own.
+    fn suspect(
         &mut self,
         now: Timestamp,
-        rumour: Rumour,
+        accusation: Arc<Accusation>,
         source: Option<NodeId>,
         out: &mut Effects,
     ) {
-        let Rumour { id, by, .. } = rumour;
+        let id = accusation.subject();
         let Some(entry) = self.roster.get(&id) else { return };
         let (statement, span) = (entry.statement().clone(), self.span(entry));
         self.roster.put(statement, MemberState::Suspect, now);
-        self.suspicions.start(now, id, by, span);
-        self.spread(now, Update::Suspect(rumour), source);
+        self.suspicions.start(now, accusation.clone(), span);
+        self.spread(now, Update::Suspect(accusation), source);
         self.metrics.suspected.inc();
         self.tell(&id, Event::Suspected, out);
     }
 
     /// A suspicion is half over: whoever has a newer word of its subject [says so](Self::put_right). If it began here, its
-    /// subject hears of it from this node itself: others may hold it for proven, and not pass the rumour on.
-    pub(crate) fn remind(&mut self, now: Timestamp, id: NodeId, by: u64) {
-        if by == self.mark {
-            self.check(id, None);
+    /// subject hears of it from this node itself: others may hold it for proven, and not pass the accusation on.
+    pub(crate) fn remind(&mut self, now: Timestamp, accusation: Arc<Accusation>) {
+        if accusation.accuser() == self.me {
+            self.check(accusation.subject(), None);
         }
-        if let Some(entry) = self.roster.get(&id) {
-            let rumour = Rumour { id, incarnation: entry.incarnation(), by };
-            self.spread(now, Update::Suspect(rumour), None);
-        }
+        self.spread(now, Update::Suspect(accusation), None);
     }
 
     /// Somebody passes on hearsay that its subject's own word, known here, has refuted or made pointless: what to tell him, as
     /// far as there is room in one packet. That word may be this node's own.
     pub(crate) fn put_right(&self, update: &Update, told: &mut Vec<Update>) {
-        let (Update::Suspect(rumour) | Update::Dead(rumour)) = update else { return };
-        let Some(entry) = self.roster.get(&rumour.id) else { return };
+        let (id, incarnation) = match update {
+            Update::Suspect(accusation) | Update::Dead(accusation) => {
+                (accusation.subject(), accusation.incarnation())
+            }
+            Update::Doubt(doubt) => (doubt.id, doubt.incarnation),
+            Update::Statement(_) => return,
+        };
+        let Some(entry) = self.roster.get(&id) else { return };
         let is_old = match entry.state() {
-            MemberState::Left => rumour.incarnation <= entry.incarnation(),
+            MemberState::Left => incarnation <= entry.incarnation(),
             MemberState::Alive | MemberState::Suspect | MemberState::Dead => {
-                rumour.incarnation < entry.incarnation()
+                incarnation < entry.incarnation()
             }
         };
         if !is_old {
@@ -258,10 +304,13 @@ impl Machine {
     /// A suspicion ran out.
     pub(crate) fn bury(&mut self, now: Timestamp, id: NodeId, out: &mut Effects) {
         let Some(entry) = self.roster.get(&id) else { return };
-        let rumour = self.rumour(entry);
+        // Others believe this node only of whom it may watch.
+        let told = self.believes(self.own(), entry).then(|| self.accusation(entry));
         self.roster.put(entry.statement().clone(), MemberState::Dead, now);
         self.take_out(now, id);
-        self.spread(now, Update::Dead(rumour), None);
+        if let Some(accusation) = told {
+            self.spread(now, Update::Dead(accusation), None);
+        }
         self.metrics.confirmed.inc();
         self.tell(&id, Event::Confirmed, out);
     }

@@ -85,6 +85,7 @@
 //!
 //! This crate must not know about directory keys, topics or procedures.
 
+mod accusation;
 #[cfg(test)]
 mod attack_test;
 mod codec;
@@ -116,6 +117,7 @@ mod suspicion;
 mod swim;
 mod sync;
 
+pub use accusation::Accusation;
 pub use codec::{CodecError, Decoded};
 pub use config::{ConfigError, SwimConfig};
 pub use driver::SwimDriver;
@@ -127,7 +129,7 @@ pub use machine::{Machine, MachineParts};
 pub use member::{Incarnation, Member, MemberState, TAGS_BYTES_MAX, TAGS_MAX, Tags, TagsError};
 pub use membership::{Joined, Membership, MembershipError, SeedFailure, SyncError};
 pub use message::{
-    BucketDigest, DigestEntry, PACKET_BYTES_MAX, Packet, PacketKind, Rumour, SyncMessage, Update, suspector,
+    BucketDigest, DigestEntry, Doubt, PACKET_BYTES_MAX, Packet, PacketKind, SyncMessage, Update,
 };
 pub use metrics::{KindLabel, Refused, RefusedLabel, SwimMetrics};
 pub use queues::Queue;

@@ -12,7 +12,7 @@ use crate::effect::{Effect, Effects};
 use crate::health::LocalHealth;
 use crate::judge::crowd;
 use crate::member::check_tags;
-use crate::message::{Packet, PacketKind, Update, suspector};
+use crate::message::{Doubt, Packet, PacketKind, Update};
 use crate::metrics::{KindCounters, SwimMetrics};
 use crate::news::{Audience, News};
 use crate::overlay::{Overlay, positions};
@@ -21,7 +21,7 @@ use crate::roster::{Entry, Roster};
 use crate::statement::Presence;
 use crate::suspicion::{Due, Stretch, Suspicions};
 use crate::sync::Pace;
-use crate::{Incarnation, Member, MemberState, Rumour, Statement, SwimConfig, Tags, TagsError};
+use crate::{Incarnation, Member, MemberState, Statement, SwimConfig, Tags, TagsError};
 
 /// News go round in fewer rounds of gossip than the binary logarithm of the number of members. After so many times more,
 /// whoever has not heard hears from an exchange of lists.
@@ -62,7 +62,6 @@ pub struct MachineParts {
 pub struct Machine {
     pub(crate) config: SwimConfig,
     pub(crate) me: NodeId,
-    pub(crate) mark: u64,
     pub(crate) presence: Presence,
     pub(crate) signer: Arc<dyn Signer>,
     pub(crate) verifier: Arc<dyn Verifier>,
@@ -139,7 +138,6 @@ impl Machine {
         let timers = first_timers(&config, now, &mut rng);
         let mut machine = Self {
             me,
-            mark: suspector(&me),
             presence,
             signer,
             verifier,
@@ -262,7 +260,8 @@ impl Machine {
         let gossip = (!self.news.is_empty() && !self.links.is_empty()).then_some(timers.gossip);
         let probes = self.probes.values().map(|probe| probe.deadline).min();
         let relays = self.relays.values().map(Relay::deadline).min();
-        let soonest = [gossip, self.suspicions.deadline(), probes, relays].into_iter().flatten().min();
+        let timers = [gossip, self.suspicions.deadline(), probes, relays];
+        let soonest = timers.into_iter().flatten().min();
         soonest.map_or(periodic, |at| at.min(periodic))
     }
 
@@ -276,7 +275,7 @@ impl Machine {
         let stretch = Stretch { crowd, alone: self.health.score() + 1 };
         while let Some(due) = self.suspicions.due(now, stretch) {
             match due {
-                Due::Reminder(id, by) => self.remind(now, id, by),
+                Due::Reminder(accusation) => self.remind(now, accusation),
                 Due::End(id) => self.bury(now, id, out),
             }
         }
@@ -445,17 +444,13 @@ impl Machine {
     /// The dead also get their own last word back: they may have lost count of their incarnations.
     pub(crate) fn belief_to_refute(&self, id: &NodeId) -> Vec<Update> {
         let Some(entry) = self.roster.get(id) else { return Vec::new() };
-        let rumour = self.rumour(entry);
+        let doubt = Update::Doubt(Doubt { id: *id, incarnation: entry.incarnation() });
         match entry.state() {
             MemberState::Alive => Vec::new(),
-            MemberState::Suspect => vec![Update::Suspect(rumour)],
-            MemberState::Dead => vec![Update::Statement(entry.statement().clone()), Update::Dead(rumour)],
+            MemberState::Suspect => vec![doubt],
+            MemberState::Dead => vec![Update::Statement(entry.statement().clone()), doubt],
             MemberState::Left => vec![Update::Statement(entry.statement().clone())],
         }
-    }
-
-    pub(crate) fn rumour(&self, entry: &Entry) -> Rumour {
-        Rumour { id: entry.id(), incarnation: entry.incarnation(), by: self.mark }
     }
 
     /// Sends a packet with `first` and as much news as fits behind.

@@ -4,7 +4,7 @@ use macula_proto::{Ed25519Verifier, SecretKey};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Event, Refused, RefusedLabel};
+use crate::{Accusation, Event, Refused, RefusedLabel};
 
 fn key(n: u8) -> SecretKey {
     SecretKey::from_seed([n; 32])
@@ -51,11 +51,11 @@ fn leave(n: u8, incarnation: u64) -> Update {
 }
 
 fn suspect(n: u8, incarnation: u64, by: u8) -> Update {
-    Update::Suspect(Rumour { id: id(n), incarnation: Incarnation(incarnation), by: suspector(&id(by)) })
+    Update::Suspect(Arc::new(Accusation::new(&key(by), id(n), Incarnation(incarnation))))
 }
 
 fn dead(n: u8, incarnation: u64, by: u8) -> Update {
-    Update::Dead(Rumour { id: id(n), incarnation: Incarnation(incarnation), by: suspector(&id(by)) })
+    Update::Dead(Arc::new(Accusation::new(&key(by), id(n), Incarnation(incarnation))))
 }
 
 fn gossip(updates: Vec<Update>) -> Packet {
@@ -341,7 +341,7 @@ fn nobody_can_drive_an_incarnation_up() {
     let own = machine.local().incarnation;
     hear(&mut machine, now, vec![suspect(1, u64::MAX, 2), dead(1, u64::MAX, 2), dead(1, own.0 + 1, 2)]);
     assert_eq!(machine.local().incarnation, own);
-    hear(&mut machine, now, vec![suspect(2, u64::MAX, 3)]);
+    hear(&mut machine, now, vec![suspect(2, u64::MAX, 2), alive(2, 5)]);
     assert_eq!(machine.incarnation_of(&id(2)), Some(Incarnation(5)));
     hear(&mut machine, now, vec![alive(2, 6)]);
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
@@ -349,7 +349,7 @@ fn nobody_can_drive_an_incarnation_up() {
 
 #[test]
 fn hearsay_of_a_death_only_starts_a_suspicion() {
-    let (mut machine, now) = with_peer(&[2]);
+    let (mut machine, now) = with_peer(&[2, 3, 4, 5]);
     let now = now + machine.config.suspect_timeout;
     hear(&mut machine, now, vec![dead(2, 5, 3)]);
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));

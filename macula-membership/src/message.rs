@@ -5,7 +5,7 @@ use std::sync::Arc;
 use macula_proto::NodeId;
 use prost::Message as _;
 
-use crate::{Incarnation, MemberState, Statement};
+use crate::{Accusation, Incarnation, MemberState, Statement};
 
 /// Most bytes of one datagram, frame included.
 pub const PACKET_BYTES_MAX: usize = 1_150;
@@ -16,8 +16,11 @@ const PACKET_OVERHEAD_BYTES: usize = 50;
 /// Room for updates in one packet, in bytes.
 pub(crate) const UPDATES_BYTES_MAX: usize = PACKET_BYTES_MAX - PACKET_OVERHEAD_BYTES;
 
-/// A rumour is never longer than this on the wire, and a statement never shorter.
-pub(crate) const RUMOUR_BYTES_MAX: usize = 60;
+/// An accusation is never longer than this on the wire, and a statement never shorter.
+pub(crate) const ACCUSATION_BYTES_MAX: usize = 153;
+
+/// A doubt is never longer than this on the wire.
+const DOUBT_BYTES_MAX: usize = 49;
 
 /// How many buckets anti-entropy sorts members into: by the first byte of the id.
 pub(crate) const BUCKETS: usize = 256;
@@ -61,25 +64,20 @@ pub enum Update {
     /// A member's own word.
     Statement(Arc<Statement>),
     /// Hearsay: somebody got no answer.
-    Suspect(Rumour),
+    Suspect(Arc<Accusation>),
     /// Hearsay: somebody's suspicion ran out.
-    Dead(Rumour),
+    Dead(Arc<Accusation>),
+    /// The sender itself holds a member for suspect or dead. Said to that member, and in an exchange of lists.
+    Doubt(Doubt),
 }
 
-/// What one member says about another.
+/// What the sender of a message believes about a member. Nobody passes it on, so it needs no signature.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Rumour {
+pub struct Doubt {
     /// About whom.
     pub id: NodeId,
-    /// The subject's incarnation, as known to whoever suspects.
+    /// The subject's incarnation, as known to the sender.
     pub incarnation: Incarnation,
-    /// Tells those who suspect apart: see [`suspector`].
-    pub by: u64,
-}
-
-/// The mark that `id` leaves on its rumours: its first eight bytes.
-pub fn suspector(id: &NodeId) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|i| id.as_bytes()[i]))
 }
 
 impl Update {
@@ -87,16 +85,18 @@ impl Update {
     pub fn subject(&self) -> NodeId {
         match self {
             Self::Statement(statement) => statement.id(),
-            Self::Suspect(rumour) | Self::Dead(rumour) => rumour.id,
+            Self::Suspect(accusation) | Self::Dead(accusation) => accusation.subject(),
+            Self::Doubt(doubt) => doubt.id,
         }
     }
 
-    /// Size in a packet, in bytes; for rumours an upper bound.
+    /// Size in a packet, in bytes; for all but statements an upper bound.
     pub(crate) fn wire_len(&self) -> usize {
         match self {
             // Two tags and two lengths of at most two bytes.
             Self::Statement(statement) => statement.signed().encoded_len() + 6,
-            Self::Suspect(_) | Self::Dead(_) => RUMOUR_BYTES_MAX,
+            Self::Suspect(_) | Self::Dead(_) => ACCUSATION_BYTES_MAX,
+            Self::Doubt(_) => DOUBT_BYTES_MAX,
         }
     }
 }

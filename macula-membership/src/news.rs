@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use macula_proto::{NodeId, Timestamp};
 
 use crate::Update;
-use crate::message::RUMOUR_BYTES_MAX;
+use crate::message::ACCUSATION_BYTES_MAX;
 use crate::overlay::RINGS_MAX;
 use crate::roster::keyed;
 
@@ -27,11 +27,11 @@ const TOLD_MAX: usize = 2 * RINGS_MAX;
 /// They told it themselves.
 const KNOWS: u32 = 15;
 
-/// One subject has one statement, one rumour from each suspecting member, and one death under way.
+/// One subject has one statement, one accusation from each suspecting member, and one death under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Topic {
     Statement,
-    Suspicion { by: u64 },
+    Suspicion { by: NodeId },
     Death,
 }
 
@@ -128,8 +128,8 @@ impl Audience<'_> {
 fn topic(update: &Update) -> Topic {
     match update {
         Update::Statement(_) => Topic::Statement,
-        Update::Suspect(rumour) => Topic::Suspicion { by: rumour.by },
-        Update::Dead(_) => Topic::Death,
+        Update::Suspect(accusation) => Topic::Suspicion { by: accusation.accuser() },
+        Update::Dead(_) | Update::Doubt(_) => Topic::Death,
     }
 }
 
@@ -252,7 +252,7 @@ impl News {
             };
             left = rest;
             picked.push(*slot);
-            if left < RUMOUR_BYTES_MAX {
+            if left < ACCUSATION_BYTES_MAX {
                 break;
             }
         }
@@ -345,15 +345,26 @@ fn subject_hash(items: &[Option<Item>], slot: u32, key: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use macula_proto::SecretKey;
+
     use super::*;
-    use crate::{Incarnation, Rumour};
+    use crate::{Accusation, Incarnation};
+
+    /// Room for one accusation.
+    const ONE: usize = ACCUSATION_BYTES_MAX;
 
     fn id(n: u8) -> NodeId {
         NodeId::from_bytes([n; 32])
     }
 
-    fn suspect(about: u8, by: u64) -> Update {
-        Update::Suspect(Rumour { id: id(about), incarnation: Incarnation(1), by })
+    fn accusation(about: u8, by: u8) -> Arc<Accusation> {
+        Arc::new(Accusation::new(&SecretKey::from_seed([by; 32]), id(about), Incarnation(1)))
+    }
+
+    fn suspect(about: u8, by: u8) -> Update {
+        Update::Suspect(accusation(about, by))
     }
 
     fn push(news: &mut News, update: Update) -> bool {
@@ -374,14 +385,14 @@ mod tests {
     fn the_least_passed_goes_first_and_to_each_neighbour_once() {
         let mut news = News::new(16, 7);
         push(&mut news, suspect(1, 0));
-        assert_eq!(subjects(&mut news, 9, 60), [1]);
+        assert_eq!(subjects(&mut news, 9, ONE), [1]);
         push(&mut news, suspect(2, 0));
-        assert_eq!(subjects(&mut news, 8, 60), [2]);
-        assert_eq!(subjects(&mut news, 8, 120), [1]);
-        assert_eq!(subjects(&mut news, 7, 120), [2, 1]);
+        assert_eq!(subjects(&mut news, 8, ONE), [2]);
+        assert_eq!(subjects(&mut news, 8, 2 * ONE), [1]);
+        assert_eq!(subjects(&mut news, 7, 2 * ONE), [2, 1]);
         assert_eq!(news.len(), 1, "all were told of the first");
-        assert_eq!(subjects(&mut news, 7, 120), []);
-        assert_eq!(subjects(&mut news, 9, 120), [2]);
+        assert_eq!(subjects(&mut news, 7, 2 * ONE), []);
+        assert_eq!(subjects(&mut news, 9, 2 * ONE), [2]);
         assert!(news.is_empty());
     }
 
@@ -417,7 +428,7 @@ mod tests {
         let mut news = News::new(4, 7);
         push(&mut news, suspect(1, 1));
         push(&mut news, suspect(1, 2));
-        push(&mut news, Update::Dead(Rumour { id: id(1), incarnation: Incarnation(1), by: 3 }));
+        push(&mut news, Update::Dead(accusation(1, 3)));
         assert_eq!(subjects(&mut news, 9, 1_000), [1]);
         assert!(!push(&mut news, suspect(2, 0)));
         assert!(push(&mut news, suspect(3, 0)), "full");
@@ -428,7 +439,7 @@ mod tests {
     fn what_was_passed_on_grows_old_and_what_was_not_waits() {
         let mut news = News::new(16, 7);
         push(&mut news, suspect(1, 0));
-        assert_eq!(subjects(&mut news, 9, 60), [1]);
+        assert_eq!(subjects(&mut news, 9, ONE), [1]);
         push(&mut news, suspect(2, 0));
         let age = Duration::from_secs(5);
         news.expire(Timestamp::ZERO + age, age);

@@ -12,6 +12,9 @@ use crate::Statement;
 /// Most rings.
 pub(crate) const RINGS_MAX: usize = 8;
 
+/// So many members are expected between a member and the farthest that is believed about it, on one ring.
+const BETWEEN: u128 = 8;
+
 /// Where a node stands on each ring.
 pub(crate) fn positions(id: &NodeId) -> [u64; RINGS_MAX] {
     std::array::from_fn(|ring| {
@@ -128,6 +131,19 @@ pub(crate) fn monitors<'a>(
     watching.sort_unstable();
     watching.dedup();
     watching.len()
+}
+
+/// Whether `watcher` may well watch `subject`, among so many members that count as there: few of them can lie between the two
+/// on one of the rings. Some may, for the nearer ones may have died, or not be known to the watcher yet.
+///
+/// With n members the distance to the next is exponentially distributed around one in n parts of the ring, so that the next one
+/// itself is farther away than [`BETWEEN`] of them once in three thousand cases.
+pub(crate) fn is_watcher(watcher: &Statement, subject: &Statement, rings: usize, present: usize) -> bool {
+    let near = |(from, to): (&u64, &u64)| {
+        let between = u128::from(to.wrapping_sub(*from)) * present as u128;
+        between < BETWEEN << u64::BITS
+    };
+    watcher.positions().iter().zip(subject.positions()).take(rings).any(near)
 }
 
 /// Takes the candidate if it is nearer. Returns whether it was.

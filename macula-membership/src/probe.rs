@@ -20,10 +20,10 @@ use rand::RngExt as _;
 
 use crate::effect::{Effect, Effects};
 use crate::machine::{Machine, draw};
-use crate::message::{PacketKind, Update};
+use crate::message::{Doubt, PacketKind, Update};
 use crate::metrics::Refused;
 use crate::roster::Entry;
-use crate::{Incarnation, MemberState, Rumour};
+use crate::{Incarnation, MemberState};
 
 /// Probes under way at once.
 pub(crate) const PROBES_MAX: usize = 16;
@@ -332,7 +332,7 @@ impl Machine {
     fn ping(&mut self, target: NodeId, sequence: u64, notice: Option<Incarnation>, out: &mut Effects) {
         let mut told = self.belief_to_refute(&target);
         if let Some(incarnation) = notice.filter(|_| told.is_empty()) {
-            told.push(Update::Dead(Rumour { id: target, incarnation, by: self.mark }));
+            told.push(Update::Doubt(Doubt { id: target, incarnation }));
         }
         self.send(target, PacketKind::Ping, sequence, None, told, out);
     }
@@ -394,15 +394,7 @@ impl Machine {
         let Some(probe) = self.probes.remove(&sequence) else { return };
         let asked = probe.helpers.len() as u32;
         self.health.worsen(if asked == 0 { 1 } else { asked - probe.nacks });
-        let Some(entry) = self.roster.get(&probe.target) else { return };
-        let rumour = self.rumour(entry);
-        match entry.state() {
-            MemberState::Alive => self.suspect(now, rumour, None, out),
-            MemberState::Suspect if self.suspicions.confirm(probe.target, self.mark) => {
-                self.spread(now, Update::Suspect(rumour), None);
-            }
-            MemberState::Suspect | MemberState::Dead | MemberState::Left => {}
-        }
+        self.accuse(now, probe.target, out);
     }
 
     /// How long a direct probe waits: three round trips if that is more than configured, stretched by local health.

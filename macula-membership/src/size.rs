@@ -4,7 +4,7 @@ use macula_proto::FrameKind;
 use prost::{Message as _, length_delimiter_len};
 
 use crate::codec::ENTRY_BYTES;
-use crate::{BucketDigest, Packet, Rumour, SyncMessage, Update};
+use crate::{BucketDigest, Doubt, Packet, SyncMessage, Update};
 
 /// Bytes of an id on the wire.
 const ID_BYTES: usize = 32;
@@ -38,18 +38,17 @@ impl Update {
     fn encoded_len(&self) -> usize {
         match self {
             Self::Statement(statement) => delimited(statement.signed().encoded_len()),
-            Self::Suspect(rumour) | Self::Dead(rumour) => delimited(rumour.encoded_len()),
+            Self::Suspect(accusation) | Self::Dead(accusation) => {
+                delimited(accusation.signed().encoded_len())
+            }
+            Self::Doubt(doubt) => delimited(doubt.encoded_len()),
         }
     }
 }
 
-impl Rumour {
-    const fn by_len(self) -> usize {
-        if self.by == 0 { 0 } else { 9 }
-    }
-
+impl Doubt {
     fn encoded_len(self) -> usize {
-        delimited(ID_BYTES) + number(self.incarnation.0) + self.by_len()
+        delimited(ID_BYTES) + number(self.incarnation.0)
     }
 }
 

@@ -212,9 +212,9 @@ fn claimed_id(signed: &wire::Signed) -> Result<NodeId, StatementError> {
     Ok(PublicKey::from_bytes(&signed.public_key)?.node_id())
 }
 
-/// Copies the envelope out of the packet or page that it came in: a statement lives for long and must not keep
+/// Copies the envelope out of the packet or page that it came in: what is kept lives for long and must not keep
 /// 64 KiB alive.
-fn compact(signed: wire::Signed) -> wire::Signed {
+pub(crate) fn compact(signed: wire::Signed) -> wire::Signed {
     let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
     wire::Signed {
         body: copy(&signed.body),

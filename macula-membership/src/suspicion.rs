@@ -1,15 +1,18 @@
 //! Suspicions and when they run out (Lifeguard §IV-B): soon if others confirm, late if this node is alone
 //! with it, and later still where nobody could confirm and this node is not well.
 //!
-//! Who confirms is hearsay as well: one liar can speak in many names, and so bring every suspicion to its shortest. What
-//! protects a healthy member is that even the shortest is several times as long as a refutation takes, that a suspicion is told
-//! again at half that time so that whoever knows better says so, and that a member which refuted is not suspected on hearsay
-//! for as long.
+//! Who confirms is hearsay as well. But each signs what he says, so that one liar cannot speak in many names, and is believed
+//! only of the few that he may watch. What protects those from some who lie together is that even the shortest suspicion is
+//! several times as long as a refutation takes, that it is told again at half that time so that whoever knows better says so,
+//! and that a member which refuted is not suspected on hearsay for as long.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use macula_proto::{NodeId, Timestamp};
+
+use crate::Accusation;
 
 /// Most independent confirmations that matter.
 const CONFIRMATIONS_MAX: usize = 8;
@@ -52,8 +55,10 @@ pub(crate) struct Suspicions {
 struct Suspicion {
     started: Timestamp,
     span: Span,
+    /// What began it.
+    first: Arc<Accusation>,
     /// Who suspects, the first one included.
-    by: Vec<u64>,
+    by: Vec<NodeId>,
     /// It was told again.
     reminded: bool,
     /// Too many were suspected at once when it would have ended: it ends no sooner than this.
@@ -61,32 +66,42 @@ struct Suspicion {
 }
 
 /// What is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Half of the shortest time is over: tell again that this member is suspected, and by whom it was first.
-    Reminder(NodeId, u64),
+    /// Half of the shortest time is over: tell again what began it.
+    Reminder(Arc<Accusation>),
     /// Nobody refuted in time.
     End(NodeId),
 }
 
 impl Suspicions {
     /// Starts to suspect. A suspicion that runs already goes on.
-    pub(crate) fn start(&mut self, now: Timestamp, id: NodeId, by: u64, span: Span) {
+    pub(crate) fn start(&mut self, now: Timestamp, first: Arc<Accusation>, span: Span) {
+        let (id, accuser) = (first.subject(), first.accuser());
         if self.by_id.contains_key(&id) {
             return;
         }
         let span = Span { confirmations: span.confirmations.min(CONFIRMATIONS_MAX), ..span };
-        let suspicion = Suspicion { started: now, span, by: vec![by], reminded: false, postponed: None };
+        let by = vec![accuser];
+        let suspicion = Suspicion { started: now, span, first, by, reminded: false, postponed: None };
         self.by_deadline.insert((suspicion.next(), id));
         self.by_id.insert(id, suspicion);
     }
 
+    /// Whether it is news that `by` suspects the same, and counts.
+    pub(crate) fn is_confirmation(&self, id: &NodeId, by: &NodeId) -> bool {
+        let is_news = |suspicion: &Suspicion| {
+            suspicion.by.len() <= suspicion.span.confirmations && !suspicion.by.contains(by)
+        };
+        self.by_id.get(id).is_some_and(is_news)
+    }
+
     /// Another member suspects the same. Returns whether that was news and counts.
-    pub(crate) fn confirm(&mut self, id: NodeId, by: u64) -> bool {
-        let Some(suspicion) = self.by_id.get_mut(&id) else { return false };
-        if suspicion.by.len() > suspicion.span.confirmations || suspicion.by.contains(&by) {
+    pub(crate) fn confirm(&mut self, id: NodeId, by: NodeId) -> bool {
+        if !self.is_confirmation(&id, &by) {
             return false;
         }
+        let Some(suspicion) = self.by_id.get_mut(&id) else { return false };
         self.by_deadline.remove(&(suspicion.next(), id));
         suspicion.by.push(by);
         self.by_deadline.insert((suspicion.next(), id));
@@ -146,7 +161,7 @@ impl Suspicions {
             }
             self.by_deadline.insert((suspicion.next(), id));
             if reminds {
-                return Some(Due::Reminder(id, suspicion.by[0]));
+                return Some(Due::Reminder(suspicion.first.clone()));
             }
         }
     }
@@ -191,7 +206,10 @@ impl Suspicion {
 
 #[cfg(test)]
 mod tests {
+    use macula_proto::SecretKey;
+
     use super::*;
+    use crate::Incarnation;
 
     fn at(seconds: f64) -> Timestamp {
         Timestamp::from_start(Duration::from_secs_f64(seconds))
@@ -210,19 +228,32 @@ mod tests {
 
     const ID: NodeId = NodeId::from_bytes([1; 32]);
 
+    fn by(n: u8) -> NodeId {
+        key(n).node_id()
+    }
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed([n; 32])
+    }
+
+    /// The first word of `n` about [`ID`].
+    fn word(n: u8) -> Arc<Accusation> {
+        Arc::new(Accusation::new(&key(n), ID, Incarnation(1)))
+    }
+
     #[test]
     fn each_independent_confirmation_brings_the_end_nearer() {
         let mut suspicions = Suspicions::default();
-        suspicions.start(Timestamp::ZERO, ID, 1, span(3));
-        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(ID, 1)));
+        suspicions.start(Timestamp::ZERO, word(1), span(3));
+        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(word(1))));
         assert_eq!(suspicions.deadline(), Some(at(24.0)));
-        assert!(!suspicions.confirm(ID, 1), "the same member again is no confirmation");
-        assert!(suspicions.confirm(ID, 2));
+        assert!(!suspicions.confirm(ID, by(1)), "the same member again is no confirmation");
+        assert!(suspicions.confirm(ID, by(2)));
         assert_eq!(suspicions.deadline(), Some(at(14.0)));
-        assert!(suspicions.confirm(ID, 3));
-        assert!(suspicions.confirm(ID, 4));
+        assert!(suspicions.confirm(ID, by(3)));
+        assert!(suspicions.confirm(ID, by(4)));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
-        assert!(!suspicions.confirm(ID, 5), "more than all changes nothing");
+        assert!(!suspicions.confirm(ID, by(5)), "more than all changes nothing");
         assert_eq!(suspicions.due(at(3.9), WELL), None);
         assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::End(ID)));
         assert_eq!(suspicions.len(), 0);
@@ -231,8 +262,8 @@ mod tests {
     #[test]
     fn where_nobody_can_confirm_the_shortest_time_holds() {
         let mut suspicions = Suspicions::default();
-        suspicions.start(Timestamp::ZERO, ID, 1, span(0));
-        assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::Reminder(ID, 1)));
+        suspicions.start(Timestamp::ZERO, word(1), span(0));
+        assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::Reminder(word(1))));
         assert_eq!(suspicions.deadline(), Some(at(4.0)));
         suspicions.end(&ID);
         assert_eq!(suspicions.deadline(), None);
@@ -241,11 +272,11 @@ mod tests {
     #[test]
     fn a_suspicion_is_told_again_once_at_half_its_shortest_time() {
         let mut suspicions = Suspicions::default();
-        suspicions.start(Timestamp::ZERO, ID, 1, span(1));
+        suspicions.start(Timestamp::ZERO, word(1), span(1));
         assert_eq!(suspicions.deadline(), Some(at(2.0)));
-        assert!(suspicions.confirm(ID, 2), "all confirm: the shortest time");
+        assert!(suspicions.confirm(ID, by(2)), "all confirm: the shortest time");
         assert_eq!(suspicions.due(at(1.9), WELL), None);
-        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(ID, 1)));
+        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(word(1))));
         assert_eq!(suspicions.due(at(2.0), WELL), None);
         assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::End(ID)));
         assert_eq!((suspicions.due(at(9.0), WELL), suspicions.len()), (None, 0));
@@ -270,8 +301,8 @@ mod tests {
     #[test]
     fn a_suspicion_among_many_ends_later_and_is_asked_again_then() {
         let mut suspicions = Suspicions::default();
-        suspicions.start(Timestamp::ZERO, ID, 1, span(0));
-        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(ID, 1)));
+        suspicions.start(Timestamp::ZERO, word(1), span(0));
+        assert_eq!(suspicions.due(at(2.0), WELL), Some(Due::Reminder(word(1))));
         assert_eq!(suspicions.due(at(4.0), among(2.5)), None);
         assert_eq!(suspicions.deadline(), Some(at(10.0)));
         assert_eq!(suspicions.due(at(10.0), among(3.0)), None);
@@ -282,11 +313,11 @@ mod tests {
     fn who_is_not_well_and_alone_with_a_suspicion_waits_longer_but_not_for_ever() {
         let unwell = Stretch { crowd: 1.0, alone: 9 };
         let (mut alone, mut asked) = (Suspicions::default(), Suspicions::default());
-        alone.start(Timestamp::ZERO, ID, 1, span(0));
-        asked.start(Timestamp::ZERO, ID, 1, span(1));
-        assert!(asked.confirm(ID, 2));
+        alone.start(Timestamp::ZERO, word(1), span(0));
+        asked.start(Timestamp::ZERO, word(1), span(1));
+        assert!(asked.confirm(ID, by(2)));
         for suspicions in [&mut alone, &mut asked] {
-            assert_eq!(suspicions.due(at(2.0), unwell), Some(Due::Reminder(ID, 1)));
+            assert_eq!(suspicions.due(at(2.0), unwell), Some(Due::Reminder(word(1))));
         }
         assert_eq!(asked.due(at(4.0), unwell), Some(Due::End(ID)), "another says so too");
         assert_eq!(alone.due(at(23.9), unwell), None);

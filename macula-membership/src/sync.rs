@@ -9,7 +9,7 @@ use rand::RngExt as _;
 
 use crate::effect::{Effect, Effects};
 use crate::machine::Machine;
-use crate::message::{BUCKETS, BucketDigest, DigestEntry, Update};
+use crate::message::{BUCKETS, BucketDigest, DigestEntry, Doubt, Update};
 use crate::roster::Entry;
 use crate::{Incarnation, MemberState, SyncMessage};
 
@@ -223,7 +223,7 @@ impl Machine {
                 Difference::None => {}
                 Difference::TheyKnowMore => wants.push(entry.id),
                 Difference::TheyKnowLess => mine.iter().for_each(|entry| self.word_on(entry, &mut lacking)),
-                Difference::TheyDoubt => self.on_old_hearsay(now, entry.id, entry.incarnation),
+                Difference::TheyDoubt => self.on_doubt(now, entry.id, entry.incarnation),
             }
         }
         wants.sort_unstable();
@@ -261,7 +261,7 @@ impl Machine {
     fn word_on(&self, entry: &Entry, updates: &mut Vec<Update>) {
         updates.push(Update::Statement(entry.statement().clone()));
         if entry.state() == MemberState::Dead {
-            updates.push(Update::Dead(self.rumour(entry)));
+            updates.push(Update::Doubt(Doubt { id: entry.id(), incarnation: entry.incarnation() }));
         }
     }
 
@@ -271,18 +271,18 @@ impl Machine {
         for update in updates {
             match update {
                 Update::Statement(statement) => self.on_statement(now, Some(from), statement, spread, out),
-                Update::Suspect(rumour) | Update::Dead(rumour) => {
-                    self.on_old_hearsay(now, rumour.id, rumour.incarnation);
-                }
+                Update::Doubt(doubt) => self.on_doubt(now, doubt.id, doubt.incarnation),
+                // These go round by gossip.
+                Update::Suspect(_) | Update::Dead(_) => {}
             }
         }
     }
 
-    /// Others believe a member dead whom this node believes alive. That may be old, from a partition: nobody is
+    /// Another believes a member dead whom this node believes alive. That may be old, from a partition: nobody is
     /// suspected for it, but the member is probed and told, and refutes; or it does not answer, and is suspected for that.
-    fn on_old_hearsay(&mut self, now: Timestamp, id: NodeId, incarnation: Incarnation) {
+    fn on_doubt(&mut self, now: Timestamp, id: NodeId, incarnation: Incarnation) {
         if id == self.me {
-            self.refute(now, crate::Rumour { id, incarnation, by: 0 });
+            self.refute(now, incarnation);
         } else if self
             .roster
             .get(&id)

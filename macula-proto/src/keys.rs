@@ -57,6 +57,8 @@ impl Domain {
     pub const ALIVE: Self = Self("macula/1 alive");
     /// A member's own word that it leaves.
     pub const LEAVE: Self = Self("macula/1 leave");
+    /// A member's word that another does not answer.
+    pub const SUSPECT: Self = Self("macula/1 suspect");
     /// A directory record, by its announcer.
     pub const RECORD: Self = Self("macula/1 record");
     /// A published message that others forward, by its publisher.

@@ -11,6 +11,7 @@ use std::{env, fs};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use macula_proto::wire::swim_update::Kind;
 use macula_proto::{
     Contact, Domain, Ed25519Verifier, Frame, FrameDecoder, FrameKind, Key, PublicKey, Realm, SecretKey,
     Signature, Signer, Verifier, decode, open, seal, wire,
@@ -199,10 +200,12 @@ fn frames_of_the_transport() {
 
 #[test]
 fn frames_of_membership() {
-    let alive = wire::SwimUpdate { alive: Some(signed(Domain::ALIVE, &alive_body())), ..Default::default() };
-    let leave = wire::SwimUpdate { leave: Some(signed(Domain::LEAVE, &leave_body())), ..Default::default() };
-    let rumour = wire::SwimRumour { id: id_bytes(2), incarnation: 5, by: 0x1122_3344_5566_7788 };
-    let suspect = wire::SwimUpdate { suspect: Some(rumour), ..Default::default() };
+    let update = |kind| wire::SwimUpdate { kind: Some(kind) };
+    let alive = update(Kind::Alive(signed(Domain::ALIVE, &alive_body())));
+    let leave = update(Kind::Leave(signed(Domain::LEAVE, &leave_body())));
+    let accusation = wire::SuspectBody { id: id_bytes(2), incarnation: 5 };
+    let suspect = update(Kind::Suspect(signed(Domain::SUSPECT, &accusation)));
+    let doubt = update(Kind::Doubt(wire::SwimDoubt { id: id_bytes(2), incarnation: 5 }));
     let packet = |sequence, updates| wire::SwimPacket { sequence, updates, ..Default::default() };
     let asked = wire::SwimPacket { sequence: 300, target: id_bytes(2), updates: Vec::new() };
     let bucket = wire::SwimBucket {
@@ -229,9 +232,9 @@ fn frames_of_membership() {
             frame("ping-req", "Probe the node of seed 02 for me.", FrameKind::SWIM_PING_REQ, asked, b""),
             frame(
                 "gossip",
-                "Somebody left, somebody is suspected.",
+                "Somebody left, somebody is suspected, and the sender doubts somebody.",
                 FrameKind::SWIM_GOSSIP,
-                packet(0, vec![leave, suspect]),
+                packet(0, vec![leave, suspect, doubt]),
                 b"",
             ),
             frame("sync-digest", "One bucket with one suspect.", FrameKind::SWIM_SYNC, digest, b""),

@@ -70,6 +70,8 @@ pub(crate) struct Liar {
     pub(crate) lies: Lies,
     /// How often it lied.
     pub(crate) told: u32,
+    /// What it has ready to say of each victim, and of which incarnation.
+    pub(crate) slanders: BTreeMap<NodeIndex, (Incarnation, Vec<Update>)>,
     /// Words of other members, to be said again. Bounded.
     pub(crate) heard: Vec<Update>,
     /// It lies no more.

@@ -129,10 +129,13 @@ fn of_updates(updates: &[Update], seed: u64) -> u64 {
             let signature = statement.signed().signature.first_chunk().copied().unwrap_or_default();
             fold(fold(digest, word(&statement.id())), u64::from_le_bytes(signature))
         }
-        Update::Suspect(rumour) | Update::Dead(rumour) => {
+        Update::Suspect(accusation) | Update::Dead(accusation) => {
             let is_dead = u64::from(matches!(update, Update::Dead(_)));
-            fold(fold(fold(digest, word(&rumour.id)), rumour.incarnation.0 << 1 | is_dead), rumour.by)
+            let about =
+                fold(fold(digest, word(&accusation.subject())), accusation.incarnation().0 << 1 | is_dead);
+            fold(about, word(&accusation.accuser()))
         }
+        Update::Doubt(doubt) => fold(fold(digest, word(&doubt.id)), doubt.incarnation.0),
     })
 }
 

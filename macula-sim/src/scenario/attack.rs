@@ -1,4 +1,4 @@
-//! Attack: one member in fifty lies. Liars call healthy members dead in many names, say again what others said long ago, change
+//! Attack: one member in fifty lies. Liars, two of them together, call healthy members dead in many names, say again what others said long ago, change
 //! their tags all the time, start with the largest incarnation, invent members, withhold answers, and help nobody; and
 //! messages get lost. No healthy member is held for dead, and once they stop all lists are right.
 
@@ -12,13 +12,14 @@ use crate::{BeliefKind, Faults, Lies, NodeIndex, Options, Simulation};
 /// One in so many lies.
 const ONE_IN: usize = 50;
 
-/// Members that each liar accuses, again and again.
+/// Liars that accuse the same members, and how many members those are. Three would be as many as watch each.
+const COLLUDING: usize = 2;
 const VICTIMS: usize = 4;
 
-/// In so many names: more than there are confirmations that matter.
+/// In how many ways a liar accuses, in its own name and in others'.
 const ACCUSERS: usize = 10;
 
-/// In how many names one who accuses everybody does so: enough for the shortest suspicion.
+/// In how many ways one does so who accuses everybody.
 const SLANDERERS: usize = 4;
 
 /// Members that each liar invents.
@@ -84,10 +85,12 @@ fn corrupt(simulation: &mut Simulation) -> Vec<NodeIndex> {
     let count = (simulation.nodes().len() / ONE_IN).max(1);
     let mut nodes = draw(simulation, count * (1 + VICTIMS));
     let liars: Vec<_> = nodes.drain(..count.min(nodes.len())).collect();
-    for liar in &liars {
-        let victims = nodes.drain(..VICTIMS.min(nodes.len())).collect();
-        let ghosts = (0..GHOSTS).map(|_| simulation.add(&[])).collect();
-        simulation.corrupt(*liar, Lies { victims, accusers: ACCUSERS, ghosts });
+    for together in liars.chunks(COLLUDING) {
+        let victims: Vec<_> = nodes.drain(..VICTIMS.min(nodes.len())).collect();
+        for liar in together {
+            let ghosts = (0..GHOSTS).map(|_| simulation.add(&[])).collect();
+            simulation.corrupt(*liar, Lies { victims: victims.clone(), accusers: ACCUSERS, ghosts });
+        }
     }
     liars
 }

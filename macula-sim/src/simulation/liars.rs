@@ -1,23 +1,28 @@
 //! Members that lie about others, together or alone: they run the same machine as all, and beside it say what they like.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use macula_membership::{
-    Effect, Effects, Incarnation, Machine, Packet, PacketKind, Rumour, Tags, Update, suspector,
+    Accusation, Effect, Effects, Incarnation, Machine, Packet, PacketKind, Tags, Update,
 };
-use macula_proto::NodeId;
+use macula_proto::{NodeId, Signer as _};
 use rand::{Rng as _, RngExt as _};
 
 use super::Simulation;
 use super::event::Event;
 use crate::NodeIndex;
 use crate::node::Liar;
+use crate::signing::CheapSigner;
 
 /// Between two lies of one liar.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Rumours in one packet: as many as fit.
-const RUMOURS_A_PACKET: usize = 16;
+/// Accusations in one packet: as many as fit.
+const ACCUSATIONS_A_PACKET: usize = 7;
+
+/// Seeds the keys of those who are no members.
+const STRANGERS: u64 = u64::MAX;
 
 /// Other members' words that a liar keeps, to say them again later.
 const HEARD_MAX: usize = 64;
@@ -33,7 +38,8 @@ const JUMP: Incarnation = Incarnation(u64::MAX - (1 << 32));
 pub struct Lies {
     /// Whom it accuses of being dead.
     pub victims: Vec<NodeIndex>,
-    /// In how many members' names it does so each time: of others, and of some that do not exist.
+    /// In how many ways it does so each time: in its own name, of the life that its victim lives and of one that never was;
+    /// in another member's name, and in that of somebody who is none.
     pub accusers: usize,
     /// Members that never ran, and that it says are there: one more every second.
     pub ghosts: Vec<NodeIndex>,
@@ -71,7 +77,7 @@ impl Simulation {
         };
         liar.told += 1;
         let (told, lies) = (liar.told, liar.lies.clone());
-        let mut updates = self.accusations(&lies);
+        let mut updates = self.accusations(node, &lies);
         updates.extend(self.repetitions(node));
         if told.is_multiple_of(10)
             && let Some(ghost) = lies.ghosts.get(told as usize / 10 - 1)
@@ -92,21 +98,46 @@ impl Simulation {
         self.lie_later(node);
     }
 
-    /// Every victim is dead, say many: some of them exist. The incarnation is the largest, which may be held against any
-    /// life of the victim's.
-    fn accusations(&mut self, lies: &Lies) -> Vec<Update> {
+    /// Every victim is dead, says the liar, again and again.
+    fn accusations(&mut self, node: NodeIndex, lies: &Lies) -> Vec<Update> {
         let mut updates = Vec::new();
         for victim in &lies.victims {
             let id = self.nodes[victim.place()].id();
-            for number in 0..lies.accusers {
-                let somebody = self.rng.random_range(0..self.nodes.len());
-                let exists = number.is_multiple_of(2);
-                let by = if exists { suspector(&self.nodes[somebody].id()) } else { self.rng.next_u64() };
-                let rumour = Rumour { id, incarnation: Incarnation(u64::MAX), by };
-                updates.push(if exists { Update::Dead(rumour) } else { Update::Suspect(rumour) });
-            }
+            let swim = self.nodes[node.place()].swim.as_ref();
+            let Some(incarnation) = swim.and_then(|swim| swim.incarnation_of(&id)) else { continue };
+            let ready = |liar: &Liar| {
+                let (of, ready) = liar.slanders.get(victim)?;
+                (*of == incarnation).then(|| ready.clone())
+            };
+            let ready = self.nodes[node.place()].liar.as_ref().and_then(ready).unwrap_or_else(|| {
+                let told: Vec<Update> =
+                    (0..lies.accusers).map(|way| self.accusation(node, id, incarnation, way)).collect();
+                if let Some(liar) = &mut self.nodes[node.place()].liar {
+                    liar.slanders.insert(*victim, (incarnation, told.clone()));
+                }
+                told
+            });
+            updates.extend(ready);
         }
         updates
+    }
+
+    fn accusation(&mut self, node: NodeIndex, id: NodeId, incarnation: Incarnation, way: usize) -> Update {
+        let own = &self.nodes[node.place()].signer;
+        let accusation = match way % 4 {
+            0 => Accusation::new(own, id, incarnation),
+            1 => Accusation::new(own, id, Incarnation(u64::MAX)),
+            2 => {
+                let somebody = self.rng.random_range(0..self.nodes.len());
+                let name = self.nodes[somebody].signer.public_key();
+                let mut signed = Accusation::new(own, id, incarnation).signed().clone();
+                signed.public_key = name.as_bytes().to_vec().into();
+                Accusation::parse(signed).expect("well formed, though not signed by whom it names")
+            }
+            _ => Accusation::new(&CheapSigner::new(STRANGERS, node.0), id, incarnation),
+        };
+        let accusation = Arc::new(accusation);
+        if way.is_multiple_of(2) { Update::Dead(accusation) } else { Update::Suspect(accusation) }
     }
 
     fn repetitions(&mut self, node: NodeIndex) -> Vec<Update> {
@@ -137,8 +168,7 @@ impl Simulation {
         let Some(liar) = self.nodes[to.place()].liar.as_mut().filter(|liar| !liar.reformed) else {
             return true;
         };
-        let words = packet.updates.iter().filter(|update| matches!(update, Update::Statement(_)));
-        for word in words {
+        for word in packet.updates.iter().filter(|update| !matches!(update, Update::Doubt(_))) {
             if liar.heard.len() >= HEARD_MAX {
                 // The oldest half stays: it is the most outdated.
                 liar.heard.truncate(HEARD_MAX / 2);
@@ -169,6 +199,6 @@ impl Simulation {
 fn packets(updates: &[Update]) -> Vec<Vec<Update>> {
     let (words, rumours): (Vec<Update>, Vec<Update>) =
         updates.iter().cloned().partition(|update| matches!(update, Update::Statement(_)));
-    let rumours = rumours.chunks(RUMOURS_A_PACKET).map(<[_]>::to_vec);
+    let rumours = rumours.chunks(ACCUSATIONS_A_PACKET).map(<[_]>::to_vec);
     words.into_iter().map(|word| vec![word]).chain(rumours).collect()
 }
