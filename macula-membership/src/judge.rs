@@ -265,12 +265,8 @@ impl Machine {
         self.tell(&id, Event::Suspected, out);
     }
 
-    /// A suspicion is half over: whoever has a newer word of its subject [says so](Self::put_right). If it began here, its
-    /// subject hears of it from this node itself: others may hold it for proven, and not pass the accusation on.
+    /// A suspicion is half over: whoever has a newer word of its subject [says so](Self::put_right).
     pub(crate) fn remind(&mut self, now: Timestamp, accusation: Arc<Accusation>) {
-        if accusation.accuser() == self.me {
-            self.check(accusation.subject(), None);
-        }
         self.spread(now, Update::Suspect(accusation), None);
     }
 

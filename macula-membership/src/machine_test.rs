@@ -214,6 +214,39 @@ fn silence_leads_to_helpers_then_suspicion_then_death() {
     assert_eq!(machine.state_of(&id(3)), Some(MemberState::Dead));
 }
 
+/// Nobody answers, for so long.
+fn silence(machine: &mut Machine, now: &mut Timestamp, span: Duration) -> Effects {
+    let (mut out, end) = (Effects::new(), *now + span);
+    while *now < end {
+        out.extend(tick(machine, now));
+    }
+    out
+}
+
+#[test]
+fn a_newer_word_is_as_good_as_an_answer() {
+    let (mut machine, mut now) = with_peer(&[2]);
+    machine.start_probe(now, id(2), None, &mut Effects::new());
+    hear(&mut machine, now, vec![alive(2, 6)]);
+    let newer = machine.probes.keys().next_back().copied();
+    while machine.probes.keys().next_back() == newer.as_ref() {
+        tick(&mut machine, &mut now);
+    }
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
+}
+
+#[test]
+fn whom_this_node_alone_suspects_it_asks_and_tells_again_and_again() {
+    let (mut machine, mut now) = with_peer(&[2, 3, 4, 5]);
+    machine.accuse(now, id(2), &mut Effects::new());
+    let out = silence(&mut machine, &mut now, Duration::from_secs(8));
+    let doubted = out.iter().filter(|effect| {
+        matches!(effect, Effect::Send { to, packet } if *to == id(2)
+            && packet.updates.contains(&Update::Doubt(Doubt { id: id(2), incarnation: Incarnation(5) })))
+    });
+    assert!(doubted.count() > 4);
+}
+
 #[test]
 fn a_silent_neighbour_is_suspected_within_a_period_and_a_half() {
     let (mut machine, now) = with_peer(&[2, 3]);

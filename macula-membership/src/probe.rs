@@ -49,6 +49,8 @@ pub(crate) struct Probe {
     nacks: u32,
     /// Tell the target that it is believed dead elsewhere, as of this incarnation.
     notice: Option<Incarnation>,
+    /// The target's incarnation when the probe began: a newer word of it is as good as an answer.
+    incarnation: Incarnation,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,8 +105,18 @@ impl Machine {
                 break;
             }
         }
+        self.probe_suspect(now, out);
         if self.checks.iter().any(|(id, _)| self.overlay.contains(id)) {
             self.timers.probe = self.timers.probe.min(now + self.config.gossip_interval);
+        }
+    }
+
+    /// Whom only this node suspects it probes again: nobody else may say so, if others do not believe it of this node.
+    fn probe_suspect(&mut self, now: Timestamp, out: &mut Effects) {
+        let alone: Vec<NodeId> = self.suspicions.only_by(&self.me).collect();
+        if !alone.is_empty() {
+            let id = alone[self.rng.random_range(0..alone.len())];
+            self.start_probe(now, id, None, out);
         }
     }
 
@@ -308,6 +320,7 @@ impl Machine {
             helpers: Vec::new(),
             nacks: 0,
             notice,
+            incarnation: self.incarnation_of(&target).unwrap_or_default(),
         };
         self.probes.insert(sequence, probe);
         if linked {
@@ -394,7 +407,9 @@ impl Machine {
         let Some(probe) = self.probes.remove(&sequence) else { return };
         let asked = probe.helpers.len() as u32;
         self.health.worsen(if asked == 0 { 1 } else { asked - probe.nacks });
-        self.accuse(now, probe.target, out);
+        if self.incarnation_of(&probe.target) == Some(probe.incarnation) {
+            self.accuse(now, probe.target, out);
+        }
     }
 
     /// How long a direct probe waits: three round trips if that is more than configured, stretched by local health.

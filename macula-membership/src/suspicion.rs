@@ -166,6 +166,12 @@ impl Suspicions {
         }
     }
 
+    /// Those who are suspected by nobody else.
+    pub(crate) fn only_by(&self, accuser: &NodeId) -> impl Iterator<Item = NodeId> {
+        let alone = move |(_, suspicion): &(&NodeId, &Suspicion)| suspicion.by == [*accuser];
+        self.by_id.iter().filter(alone).map(|(id, _)| *id)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
