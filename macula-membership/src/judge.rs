@@ -153,7 +153,11 @@ impl Machine {
             MemberState::Dead | MemberState::Left => false,
         };
         let named = accusation.incarnation() == subject.incarnation();
-        if !is_news || !named || !self.believes(accuser, subject) {
+        if !is_news || !named {
+            return false;
+        }
+        if !self.believes(accuser, subject) {
+            self.metrics.refuse(Refused::NoWatcher);
             return false;
         }
         if !accusation.is_signed(&*self.verifier) {

@@ -80,8 +80,10 @@ pub struct RefusedLabel {
 pub enum Refused {
     /// Bytes that are no message of this layer.
     Garbage,
-    /// A statement whose signature is not its subject's.
+    /// A statement whose signature is not its subject's, or an accusation whose signature is not its accuser's.
     Forged,
+    /// An accusation by a member that may not watch whom it accuses.
+    NoWatcher,
     /// The member list is full.
     MembersFull,
     /// The queue of received datagrams was full.
