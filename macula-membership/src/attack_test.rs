@@ -195,7 +195,7 @@ fn whoever_refuted_is_not_suspected_on_hearsay_for_a_while() {
         assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive), "after {ms} ms");
     }
     assert_eq!(machine.metrics.suspected.get(), 1);
-    hear(&mut machine, at(9_000), vec![dead(2, 6, LIAR)]);
+    run(&mut machine, at(8_900), at(9_100));
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect), "it may have died since");
 }
 
@@ -203,9 +203,10 @@ fn whoever_refuted_is_not_suspected_on_hearsay_for_a_while() {
 fn who_has_just_learned_of_a_member_does_not_believe_what_others_may_have_heard_refuted() {
     let mut machine = machine(&[2, 3, LIAR]);
     hear(&mut machine, at(3_900), vec![dead(2, 5, LIAR)]);
+    run(&mut machine, at(3_900), at(3_990));
     assert_eq!(machine.state_of(&id(2)), Some(MemberState::Alive));
-    hear(&mut machine, at(4_000), vec![dead(2, 5, LIAR)]);
-    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect));
+    run(&mut machine, at(3_990), at(4_100));
+    assert_eq!(machine.state_of(&id(2)), Some(MemberState::Suspect), "nobody may tell it again");
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Machine {
     ///
     /// It counts against the very life of its subject that it names. Of a newer one than this node knows, it will hear
     /// again.
-    fn on_accusation(
+    pub(crate) fn on_accusation(
         &mut self,
         now: Timestamp,
         source: Option<NodeId>,
@@ -148,7 +148,7 @@ impl Machine {
         let state = subject.state();
         let is_news = match state {
             _ if id == self.me => !self.has_just_refuted(now),
-            MemberState::Alive => !self.suspicions.is_proven(now, &id),
+            MemberState::Alive => !self.suspicions.is_put_off(&id),
             MemberState::Suspect => self.suspicions.is_confirmation(&id, &by),
             MemberState::Dead | MemberState::Left => false,
         };
@@ -166,6 +166,8 @@ impl Machine {
         }
         if id == self.me {
             self.refute(now, accusation.incarnation());
+        } else if self.suspicions.is_proven(now, &id) {
+            self.suspicions.put_off(accusation);
         } else if state == MemberState::Alive {
             self.suspect(now, accusation.clone(), source, out);
         } else if self.suspicions.confirm(id, by) {

@@ -277,6 +277,9 @@ impl Machine {
             match due {
                 Due::Reminder(accusation) => self.remind(now, accusation),
                 Due::End(id) => self.bury(now, id, out),
+                Due::Hearsay(accusation) => {
+                    self.on_accusation(now, None, &accusation, out);
+                }
             }
         }
         self.expire_probes(now, out);

@@ -4,7 +4,8 @@
 //! Who confirms is hearsay as well. But each signs what he says, so that one liar cannot speak in many names, and is believed
 //! only of the few that he may watch. What protects those from some who lie together is that even the shortest suspicion is
 //! several times as long as a refutation takes, that it is told again at half that time so that whoever knows better says so,
-//! and that a member which refuted is not suspected on hearsay for as long.
+//! and that a member which refuted is not suspected on hearsay for as long. What is said in that time counts afterwards, if no
+//! newer word of the member has come: it may have died.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,10 +46,12 @@ pub(crate) struct Stretch {
 pub(crate) struct Suspicions {
     by_id: BTreeMap<NodeId, Suspicion>,
     by_deadline: BTreeSet<(Timestamp, NodeId)>,
-    /// Who refuted what others said, and until when hearsay does not count against it.
-    proven: BTreeMap<NodeId, Timestamp>,
+    /// Who refuted what others said.
+    proven: BTreeMap<NodeId, Proven>,
     /// The same in the order of time.
     proven_until: BTreeSet<(Timestamp, NodeId)>,
+    /// Those of them of whom hearsay waits.
+    waiting: BTreeSet<(Timestamp, NodeId)>,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,14 @@ struct Suspicion {
     postponed: Option<Timestamp>,
 }
 
+#[derive(Debug)]
+struct Proven {
+    /// Until then hearsay does not count against it.
+    until: Timestamp,
+    /// But then it does, if no newer word of the member's has come: it may not be told again.
+    waiting: Option<Arc<Accusation>>,
+}
+
 /// What is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -72,6 +83,8 @@ pub(crate) enum Due {
     Reminder(Arc<Accusation>),
     /// Nobody refuted in time.
     End(NodeId),
+    /// Hearsay that did not count when it came.
+    Hearsay(Arc<Accusation>),
 }
 
 impl Suspicions {
@@ -120,31 +133,58 @@ impl Suspicions {
     pub(crate) fn prove(&mut self, now: Timestamp, id: NodeId, until: Timestamp) {
         while let Some((at, other)) = self.proven_until.first().copied()
             && at <= now
+            && !self.waiting.contains(&(at, other))
         {
-            self.proven_until.pop_first();
-            self.proven.remove(&other);
+            self.unprove(&other);
         }
-        if let Some(before) = self.proven.get(&id) {
-            self.proven_until.remove(&(*before, id));
-        } else if self.proven.len() >= PROVEN_MAX {
-            return;
+        self.unprove(&id);
+        if self.proven.len() < PROVEN_MAX {
+            self.proven.insert(id, Proven { until, waiting: None });
+            self.proven_until.insert((until, id));
         }
-        self.proven.insert(id, until);
-        self.proven_until.insert((until, id));
+    }
+
+    fn unprove(&mut self, id: &NodeId) -> Option<Arc<Accusation>> {
+        let Proven { until, waiting } = self.proven.remove(id)?;
+        self.proven_until.remove(&(until, *id));
+        self.waiting.remove(&(until, *id));
+        waiting
+    }
+
+    /// Hearsay about somebody who [is proven](Self::is_proven) has to wait. One piece does.
+    pub(crate) fn put_off(&mut self, accusation: &Arc<Accusation>) {
+        let id = accusation.subject();
+        if let Some(proven) = self.proven.get_mut(&id)
+            && proven.waiting.is_none()
+        {
+            proven.waiting = Some(accusation.clone());
+            self.waiting.insert((proven.until, id));
+        }
+    }
+
+    /// Whether hearsay about a member waits.
+    pub(crate) fn is_put_off(&self, id: &NodeId) -> bool {
+        self.proven.get(id).is_some_and(|proven| proven.waiting.is_some())
     }
 
     /// Whether hearsay does not count against a member now.
     pub(crate) fn is_proven(&self, now: Timestamp, id: &NodeId) -> bool {
-        self.proven.get(id).is_some_and(|until| *until > now)
+        self.proven.get(id).is_some_and(|proven| proven.until > now)
     }
 
     /// When something is due.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
-        self.by_deadline.first().map(|(at, _)| *at)
+        let firsts = [self.by_deadline.first(), self.waiting.first()];
+        firsts.into_iter().flatten().map(|(at, _)| *at).min()
     }
 
     /// Takes what is due by `now`; the shortest suspicion is `stretch` times as long as it was when it started.
     pub(crate) fn due(&mut self, now: Timestamp, stretch: Stretch) -> Option<Due> {
+        if let Some((at, id)) = self.waiting.first().copied()
+            && at <= now
+        {
+            return self.unprove(&id).map(Due::Hearsay);
+        }
         loop {
             let (at, id) = *self.by_deadline.first()?;
             if at > now {
@@ -302,6 +342,24 @@ mod tests {
             suspicions.prove(at(5.0), NodeId::from_bytes(bytes), at(9.0));
         }
         assert_eq!((suspicions.proven_len(), suspicions.proven_until.len()), (PROVEN_MAX, PROVEN_MAX));
+    }
+
+    #[test]
+    fn hearsay_about_the_proven_waits_until_they_are_proven_no_more() {
+        let mut suspicions = Suspicions::default();
+        suspicions.put_off(&word(1));
+        assert_eq!((suspicions.deadline(), suspicions.is_put_off(&ID)), (None, false), "not proven");
+        suspicions.prove(at(0.0), ID, at(4.0));
+        for n in [1, 2] {
+            suspicions.put_off(&word(n));
+        }
+        assert_eq!((suspicions.deadline(), suspicions.due(at(3.9), WELL)), (Some(at(4.0)), None));
+        assert_eq!(suspicions.due(at(4.0), WELL), Some(Due::Hearsay(word(1))));
+        assert_eq!((suspicions.due(at(9.0), WELL), suspicions.proven_len()), (None, 0));
+        suspicions.prove(at(9.0), ID, at(13.0));
+        suspicions.put_off(&word(1));
+        suspicions.prove(at(10.0), ID, at(14.0));
+        assert_eq!(suspicions.deadline(), None, "a newer word has come");
     }
 
     #[test]
