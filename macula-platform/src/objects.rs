@@ -14,7 +14,7 @@ mod model_test;
 mod names;
 mod place;
 mod query;
-mod recovery;
+pub(crate) mod recovery;
 mod session;
 mod snapshot;
 mod usage;

@@ -6,9 +6,10 @@ use macula_proto::{UnixMillis, wire};
 
 use super::message::{MessageError, node_in};
 use crate::objects::codec::{id_out, millis};
+use crate::objects::recovery;
 use crate::objects::{
     CandidateInfo, ElectionInfo, ElectionName, FencingToken, Leader, LockInfo, LockMode, LockName, LogId,
-    LogInfo, LogName, LogOffset, LogRecovery, RequestId, RequestInfo, Retention, SessionId, SessionInfo,
+    LogInfo, LogName, LogOffset, RequestId, RequestInfo, Retention, SessionId, SessionInfo,
 };
 use crate::raft::LogEntry;
 
@@ -179,7 +180,7 @@ fn log_out(info: &LogInfo) -> wire::SeenLog {
         keep_bytes: info.retention.bytes,
         keep_age_ms: info.retention.age.map(millis),
         writers: info.writers as u64,
-        recovered: info.recovered.iter().map(|recovery| recovery.to_wire()).collect(),
+        recovered: recovery::pack(&info.recovered),
     }
 }
 
@@ -193,7 +194,7 @@ fn log_in(seen: wire::SeenLog) -> Result<LogInfo, MessageError> {
         bytes: seen.bytes,
         retention: Retention { entries: seen.keep_entries, bytes: seen.keep_bytes, age },
         writers: seen.writers as usize,
-        recovered: seen.recovered.into_iter().map(LogRecovery::from_wire).collect(),
+        recovered: recovery::unpack(&seen.recovered)?,
     })
 }
 

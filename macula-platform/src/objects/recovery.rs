@@ -1,7 +1,8 @@
 //! What a recovery from a lost quorum leaves in the objects.
 
-use macula_proto::wire;
+use bytes::Bytes;
 
+use super::codec::CodecError;
 use super::place::{Epoch, LogOffset};
 
 /// Recoveries that one log remembers; beyond, the oldest two are told as one.
@@ -17,14 +18,27 @@ pub struct LogRecovery {
     pub from: LogOffset,
 }
 
-impl LogRecovery {
-    pub(crate) const fn to_wire(self) -> wire::LogRecovery {
-        wire::LogRecovery { epoch: self.epoch.0, from: self.from.0 }
-    }
+/// One of them on the wire and on the disk, in bytes.
+const RECOVERY_BYTES: usize = 16;
 
-    pub(crate) const fn from_wire(recovery: wire::LogRecovery) -> Self {
-        Self { epoch: Epoch(recovery.epoch), from: LogOffset(recovery.from) }
+pub(crate) fn pack(recoveries: &[LogRecovery]) -> Bytes {
+    let each =
+        recoveries.iter().map(|recovery| [recovery.epoch.0.to_be_bytes(), recovery.from.0.to_be_bytes()]);
+    each.flatten().flatten().collect::<Vec<u8>>().into()
+}
+
+/// # Errors
+/// [`CodecError::CutShort`] if that is no whole number of them.
+pub(crate) fn unpack(packed: &Bytes) -> Result<Vec<LogRecovery>, CodecError> {
+    let (recoveries, rest) = packed.as_chunks::<RECOVERY_BYTES>();
+    if !rest.is_empty() {
+        return Err(CodecError::CutShort("recoveries"));
     }
+    let read = |packed: &[u8; RECOVERY_BYTES]| {
+        let both = u128::from_be_bytes(*packed);
+        LogRecovery { epoch: Epoch((both >> 64) as u64), from: LogOffset(both as u64) }
+    };
+    Ok(recoveries.iter().map(read).collect())
 }
 
 /// Notes one more.
@@ -51,5 +65,8 @@ mod tests {
         assert_eq!(recoveries.len(), RECOVERIES_MAX);
         assert_eq!(recoveries[0], recovery(2, 10));
         assert_eq!(recoveries[7], recovery(9, 90));
+        let packed = pack(&recoveries);
+        assert_eq!(unpack(&packed), Ok(recoveries));
+        assert_eq!(unpack(&packed.slice(1..)), Err(CodecError::CutShort("recoveries")));
     }
 }

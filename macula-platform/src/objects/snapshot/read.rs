@@ -17,7 +17,7 @@ use super::super::names::{ElectionName, LockName, LogName};
 use super::super::place::{
     FencingToken, LogId, LogOffset, Nonce, RequestId, SessionId, WriterId, WriterSequence,
 };
-use super::super::recovery::{LogRecovery, RECOVERIES_MAX};
+use super::super::recovery::{self, RECOVERIES_MAX};
 use super::super::session::Session;
 use super::super::window::RequestWindow;
 use super::{SnapshotError, VERSION};
@@ -316,7 +316,7 @@ fn read_log(record: &wire::RecordLog) -> Result<Log, Wrong> {
         bytes: 0,
         chunks,
         writers,
-        recovered: record.recovered.iter().copied().map(LogRecovery::from_wire).collect(),
+        recovered: recovery::unpack(&record.recovered).map_err(Wrong::Cause)?,
     })
 }
 

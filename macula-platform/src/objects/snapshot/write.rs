@@ -12,6 +12,7 @@ use super::super::log::{Log, Writer as LogWriter};
 use super::super::machine::Objects;
 use super::super::names::{ElectionName, LockName, LogName};
 use super::super::place::{FencingToken, SessionId, WriterId};
+use super::super::recovery;
 use super::super::session::Session;
 use super::{VERSION, put_record};
 
@@ -91,7 +92,7 @@ impl Writer {
             bytes: log.retention.bytes,
             age_ms: log.retention.age.map(millis),
             first: log.first.0,
-            recovered: log.recovered.iter().map(|recovery| recovery.to_wire()).collect(),
+            recovered: recovery::pack(&log.recovered),
         }));
         for chunk in &log.chunks {
             self.put(Kind::Chunk(wire::RecordChunk {
