@@ -38,7 +38,12 @@ impl Child {
 
     /// Tells it to go on.
     pub(crate) fn go(&mut self) -> Result<(), String> {
-        writeln!(self.input, "go").map_err(|cause| format!("a process does not listen: {cause}"))
+        self.tell("go")
+    }
+
+    /// Tells it something, in one line.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<(), String> {
+        writeln!(self.input, "{line}").map_err(|cause| format!("a process does not listen: {cause}"))
     }
 
     /// Its figures.

@@ -4,15 +4,20 @@
 //!   main ──► case     what is measured          run ──► child     one source and its sinks, each a process
 //!      ├───► report   medians, ratios, table     role ─► raw      quinn with the product's own settings
 //!      ├───► plot     how it scales                 └──► mesh     the product
-//!      └───► floor    one node, many peers, lossy lines ──► relay
+//!      ├───► floor    one node, many peers, lossy lines ──► relay
+//!      └───► coordination   writes beside etcd's, and what deaths cost
 //! ```
 //!
 //! A *source* publishes or calls for a given time, a *sink* subscribes or serves; both are processes of this program, over
 //! loopback UDP, encrypted. Each case runs with Macula and with raw QUIC in turns, so that a busy machine slows both.
 //! Rates count what arrived at the sinks.
 
+// Writes through the facade are futures within futures.
+#![recursion_limit = "256"]
+
 mod case;
 mod child;
+mod coordination;
 mod floor;
 mod outcome;
 mod plot;
@@ -60,7 +65,12 @@ struct Options {
 enum Role {
     /// A node that many peers publish to and call, over lines that lose packets
     Floor(floor::Floor),
-    /// The node of that
+    /// Writes to a group of three processes, beside etcd's, and how long deaths are felt
+    Coordination(coordination::Options),
+    /// One process of that
+    #[command(hide = true)]
+    CoordinationMember(coordination::Member),
+    /// The node of the floor
     #[command(hide = true)]
     FloorHub,
     /// Some of its peers
@@ -78,6 +88,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
         Some(Role::Floor(floor)) => floor::run(&floor),
+        Some(Role::Coordination(options)) => coordination::run(&options),
+        Some(Role::CoordinationMember(options)) => role::run(coordination::member(options)),
         Some(Role::FloorHub) => role::run(floor::hub()),
         Some(Role::FloorPeers(peers)) => role::run(floor::peers(peers)),
         Some(Role::Sink(sink)) => role::sink(&sink),
