@@ -81,6 +81,8 @@ impl NodeProcess {
             command.args(["--plant", plant.name()]);
         }
         self.lives += 1;
+        // With some planted bugs an engine panics again and again.
+        command.env("RUST_BACKTRACE", "0");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("a process without pipes".into());
