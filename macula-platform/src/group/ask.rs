@@ -7,13 +7,16 @@ use macula_transport::Transport;
 
 use super::error::CoordinationError;
 use super::message::{Outcome, Question, Told};
-use super::seat::Seat;
+use super::seat::{Member, Seat};
 use super::seen::{Look, Seen};
 use crate::LogStore;
 use crate::objects::{Answer, Request};
 
 /// How long one node may take to answer, before another is asked.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// Who is no member waits so long for an answer before it asks others who leads.
+const DOUBT: Duration = Duration::from_millis(200);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -81,9 +84,13 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
                 None => Err(CoordinationError::NoGroup { realm: self.realm.clone(), waited: Duration::ZERO }),
             }
         };
-        // A member hears of another leader long before it is sure that the one it asked is dead.
+        // Another leader is heard of long before it is sure that the one that was asked is dead.
         let another_leads = async {
-            let Some(member) = self.member() else { return std::future::pending().await };
+            // Who has not been let in yet is told no more than who is no member.
+            let let_in = |member: &Member<S>| !member.group.status().voters.is_empty();
+            let Some(member) = self.member().filter(let_in) else {
+                return self.until_told_of_another(target).await;
+            };
             let mut roles = member.group.roles();
             loop {
                 let leader = member.group.status().leader.map(|leader| leader.node);
@@ -109,10 +116,30 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
             let why = "the node that was asked did not answer".into();
             Err(CoordinationError::Unavailable { realm: self.realm.clone(), waited: ANSWER_MAX, why })
         });
-        if answered.is_err() {
+        if answered.is_err()
+            && self.known().and_then(|known| known.leader).map(|leader| leader.node) == target
+        {
             self.forget_leader();
         }
         answered
+    }
+
+    /// Asks the other voters now and then, as nobody tells who is no member: returns when one names another leader than this.
+    async fn until_told_of_another(&self, asked: Option<NodeId>) {
+        loop {
+            tokio::time::sleep(DOUBT).await;
+            let voters = self.known().map(|known| known.voters).unwrap_or_default();
+            let others: Vec<_> =
+                voters.iter().map(|voter| voter.node).filter(|node| Some(*node) != asked).collect();
+            let Some(other) = self.sample(&others, 1).pop() else { continue };
+            let question = self.question(Question::Where);
+            let told = tokio::time::timeout(DOUBT, self.ask_node(other, &question)).await;
+            if let Ok(Ok(Told { leader: Some(leader), .. })) = told
+                && Some(leader.node) != asked
+            {
+                return;
+            }
+        }
     }
 
     /// Whom to ask: the leader, if it is known, else any voter.

@@ -248,3 +248,43 @@ async fn entries_that_were_only_logged_are_kept_and_a_disk_that_fails_changes_no
     }
     assert_eq!(mesh.read_all(leader).await.len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_hears_of_the_next_leader_before_it_gives_up_the_dead_one() {
+    let mut mesh = Mesh::three_voters(46, 1).await;
+    let voters = mesh.voters_first();
+    let client = (0..4).find(|at| !voters.contains(at)).unwrap();
+    let log = mesh.log(client);
+    log.append("before").await.unwrap();
+    let leader = mesh.group_leader().unwrap();
+    mesh.kill(leader).await;
+    let died = Instant::now();
+    log.append("after").await.unwrap();
+    assert!(died.elapsed() <= Duration::from_millis(900), "{:?}", died.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_watches_with_few_streams_at_a_time() {
+    use macula_transport::{StreamRx as _, StreamTx as _};
+    let mesh = Mesh::three_voters(47, 1).await;
+    let at = mesh.voters_first()[0];
+    let group = mesh.places[at].status().unwrap().group.unwrap();
+    let transport = mesh.network.node(200);
+    mesh.network.introduce_all();
+    let interest = feed::Interest::default();
+    let first = interest.to_frames(&Realm::default(), group).unwrap().remove(0);
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(transport.stream(mesh.node(at).me(), first.clone()).await.unwrap());
+    }
+    let (_tx, mut fifth) = transport.stream(mesh.node(at).me(), first.clone()).await.unwrap();
+    assert!(fifth.recv().await.is_err(), "it is refused");
+    for (mut tx, _) in open.drain(..) {
+        tx.finish().unwrap();
+    }
+    // tidy: allow(sleep): paused time; the member hears that they are over
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (_tx, mut again) = transport.stream(mesh.node(at).me(), first).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(1), again.recv()).await;
+    assert!(told.is_err(), "it waits for changes");
+}

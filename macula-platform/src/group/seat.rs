@@ -29,6 +29,7 @@ use super::peers::Peers;
 use super::plant::Plant;
 use super::recover::{Foreign, Kinship};
 use super::seen::{Look, PAGE_MAX, Seen};
+use super::watching::Watchers;
 use crate::lease::Kept;
 use crate::objects::{Command, FencingToken, Objects};
 use crate::raft::{Group, GroupError};
@@ -65,6 +66,8 @@ pub(crate) struct Seat<T: Transport, S: LogStore> {
     needed: watch::Sender<bool>,
     /// Held by whoever opens, ends or replaces this node's part.
     pub(super) moving: tokio::sync::Mutex<()>,
+    /// Who watches here.
+    pub(super) watchers: Watchers,
 }
 
 struct State<S: LogStore> {
@@ -117,7 +120,16 @@ impl<T: Transport, S: LogStore> Seat<T, S> {
         let state = State { member: None, known: None, foreign: None, superseded: false, storage };
         let (rng, state) = (Mutex::new(rng), Mutex::new(state));
         let (changed, needed) = (watch::Sender::new(0), watch::Sender::new(false));
-        Arc::new(Self { realm, around, rng, state, changed, needed, moving: Default::default() })
+        Arc::new(Self {
+            realm,
+            around,
+            rng,
+            state,
+            changed,
+            needed,
+            moving: Default::default(),
+            watchers: Watchers::default(),
+        })
     }
 
     /// The group is needed, here or elsewhere: who does not know it looks for it, and founds it if it may.

@@ -260,7 +260,7 @@ impl<T: Transport, S: LogStore> Coordination<T, S> {
             },
             FrameKind::GROUP_WATCH => match Interest::from_frame(&first) {
                 Ok((realm, ..)) => match self.inner.realms.get(&realm) {
-                    Some(client) => return client.seat.serve_watch(first, tx, rx).await,
+                    Some(client) => return client.seat.serve_watch(from, first, tx, rx).await,
                     None => ResetCode::UNKNOWN,
                 },
                 Err(cause) => garbage(from, &cause),

@@ -1,10 +1,13 @@
 //! Watching a group's objects: the side that is told, and the side that tells.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use macula_proto::{Frame, NodeId};
 use macula_transport::{ResetCode, StreamRx, StreamTx, Transport};
+use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +20,9 @@ use crate::{GroupId, LogStore};
 /// Between two tries to find somebody who tells.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Streams on which one node is told at a time, at most: it needs one, and has another for a moment when it begins anew.
+const STREAMS_OF_NODE_MAX: usize = 4;
+
 /// Why somebody is told no more.
 enum Ended {
     /// This node is not a member.
@@ -25,14 +31,52 @@ enum Ended {
     Protocol,
     /// It does not read, or is gone.
     Gone,
-    /// It lagged behind: it has to begin anew.
+    /// It lagged behind and has to begin anew, or it watches with more streams than it may.
     Lagged,
+}
+
+/// Streams on which each node is told.
+pub(crate) type Watchers = Mutex<BTreeMap<NodeId, usize>>;
+
+/// One of a node's streams.
+struct Watcher<'a> {
+    all: &'a Watchers,
+    node: NodeId,
+}
+
+impl<'a> Watcher<'a> {
+    /// `None`: the node has as many as it may.
+    fn admit(all: &'a Watchers, node: NodeId) -> Option<Self> {
+        let mut streams = all.lock();
+        let count = streams.entry(node).or_default();
+        if *count >= STREAMS_OF_NODE_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self { all, node })
+    }
+}
+
+impl Drop for Watcher<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut streams) = self.all.lock().entry(self.node) {
+            *streams.get_mut() -= 1;
+            if *streams.get() == 0 {
+                streams.remove();
+            }
+        }
+    }
 }
 
 impl<T: Transport, S: LogStore> Seat<T, S> {
     /// Tells a node what it watches, as long as it does.
-    pub(crate) async fn serve_watch(&self, first: Frame, mut tx: T::Tx, mut rx: T::Rx) {
-        let code = match self.tell_changes(first, &mut tx, &mut rx).await {
+    pub(crate) async fn serve_watch(&self, from: NodeId, first: Frame, mut tx: T::Tx, mut rx: T::Rx) {
+        let watcher = Watcher::admit(&self.watchers, from);
+        let ended = match watcher {
+            Some(_) => self.tell_changes(first, &mut tx, &mut rx).await,
+            None => Ended::Lagged,
+        };
+        let code = match ended {
             Ended::NoMember => ResetCode::UNKNOWN,
             Ended::Protocol => ResetCode::PROTOCOL,
             Ended::Lagged => ResetCode::OVERLOADED,
