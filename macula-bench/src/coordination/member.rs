@@ -159,7 +159,8 @@ async fn write(node: &Node, clients: usize, seconds: f64) -> Result<Wrote, Strin
         writers.spawn(async move {
             let entry = Bytes::from(vec![7; PAYLOAD_BYTES]);
             let mut took = Vec::new();
-            while begun.elapsed() < span {
+            // Once at least.
+            while took.is_empty() || begun.elapsed() < span {
                 let sent = Instant::now();
                 log.append(entry.clone()).await?;
                 took.push(sent.elapsed());
